@@ -1,0 +1,143 @@
+//! The node's whole alphabet: what can happen to a shard, and what a shard can do.
+
+use bytes::Bytes;
+use quorate_ring::id::{NodeId, Partition};
+use quorate_ring::placement::Layout;
+use quorate_ring::wire::client::{ClientReply, ClientRequest};
+use quorate_ring::wire::peer::{PeerReply, PeerRequest};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The time of an event. The kernel has no clock of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Now {
+    /// Since some moment before the start; never goes back.
+    pub mono: Duration,
+    /// Milliseconds since 1970; may jump either way.
+    pub wall_ms: u64,
+}
+
+/// One connection of a client, numbered by the runtime; a number is never used again while the node runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+/// A request that a shard sent to a peer. The low 8 bits are the shard, so that the reply finds its way back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+impl RequestId {
+    pub fn shard(self) -> u8 {
+        (self.0 & 0xff) as u8
+    }
+}
+
+/// A timer that a shard set; it comes back as it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Timer {
+    /// Look after the request with this number: owners that did not answer, then its deadline.
+    Operation(u64),
+    /// Send pings, judge peers, collect what is settled.
+    Tick,
+}
+
+/// What happens to a shard.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Once, first: sets the standing timers.
+    Started,
+    /// A client asks. `Hello` and `Cancel` never get here: the runtime answers the one and turns the other into
+    /// `ClientCancelled`. `Status` goes to every shard.
+    Client { from: SessionId, request: u64, message: ClientRequest },
+    ClientCancelled { from: SessionId, request: u64 },
+    ClientGone { from: SessionId },
+    /// A peer asks. `Greet` and `Ping` go to every shard; the others to the shard of their partition.
+    PeerRequest { from: NodeId, request: RequestId, message: PeerRequest },
+    /// A peer answers a request of this shard.
+    PeerReply { from: NodeId, request: RequestId, message: PeerReply },
+    /// The connection that this node made to a peer stands; requests may be sent.
+    LinkUp { peer: NodeId },
+    /// It broke: whatever was sent and not answered may or may not have arrived.
+    LinkDown { peer: NodeId },
+    Fired { timer: Timer },
+    /// A newer topology is in force.
+    Layout(Arc<Layout>),
+    /// Whether the disk has less free space than its reserve.
+    DiskReserve { reached: bool },
+    /// Refuse new client work, finish what is under way.
+    Drain,
+}
+
+/// What a shard does, once everything that it decided on is committed.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    ClientReply { to: SessionId, request: u64, message: ClientReply },
+    PeerRequest { to: NodeId, request: RequestId, message: PeerRequest },
+    PeerReply { to: NodeId, request: RequestId, message: PeerReply },
+    Arm { timer: Timer, after: Duration },
+    /// This node remembers less of itself than a peer does: it has forgotten, and must not go on under its actor.
+    Amnesia { peer: NodeId, partition: Partition, remembered: u64, known: u64 },
+    /// For the metrics.
+    Measure(Measure),
+}
+
+/// Something worth counting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measure {
+    /// A put or delete that this node coordinated was answered.
+    Written { outcome: Outcome, took: Duration },
+    /// A read that this node coordinated was answered.
+    Read { outcome: Outcome, took: Duration, siblings: u32 },
+    /// Concurrent writes that a read of an lww bucket did not show.
+    SetAside { count: u32 },
+    /// An object of a peer was merged.
+    Merged { dots: u32 },
+    /// An owner was found behind by a read, and sent the union.
+    ReadRepair,
+    /// A peer's clock is this far ahead of ours (negative: behind).
+    ClockOffset { peer: NodeId, ms: i64 },
+    /// A timestamp too far ahead of the wall clock was kept as data only.
+    ClockAhead,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    Ok,
+    NotFound,
+    Conflict,
+    Unavailable,
+    Unknown,
+    Overloaded,
+    Error,
+}
+
+/// What a shard reads once it holds a row of the store: kept here so that the runtime can size its inbox by bytes.
+pub fn weight(event: &Event) -> usize {
+    const FIXED: usize = 256;
+    let bytes = |b: &Bytes| b.len();
+    FIXED
+        + match event {
+            Event::Client { message: ClientRequest::Write(write), .. } => change_bytes(write),
+            Event::PeerRequest { message: PeerRequest::Coordinate(c), .. } => change_bytes(&c.write),
+            Event::PeerRequest { message: PeerRequest::Replicate(r), .. } => bytes(&r.object) + bytes(&r.key),
+            Event::PeerReply { message: PeerReply::Fetched(f), .. } => bytes(&f.object),
+            Event::Started
+            | Event::Client { .. }
+            | Event::ClientCancelled { .. }
+            | Event::ClientGone { .. }
+            | Event::PeerRequest { .. }
+            | Event::PeerReply { .. }
+            | Event::LinkUp { .. }
+            | Event::LinkDown { .. }
+            | Event::Fired { .. }
+            | Event::Layout(_)
+            | Event::DiskReserve { .. }
+            | Event::Drain => 0,
+        }
+}
+
+fn change_bytes(write: &quorate_ring::wire::client::WriteRequest) -> usize {
+    match &write.change {
+        quorate_ring::wire::client::Change::Put { value, .. } => value.len() + write.key.len(),
+        quorate_ring::wire::client::Change::Delete => write.key.len(),
+    }
+}

@@ -1,0 +1,71 @@
+//! Where a replica's state lies: four tables of ordered bytes, written in atomic batches.
+//!
+//! `Storage` has three implementations: RocksDB, memory, and the simulator's faulty disk.
+
+mod keys;
+mod memory;
+pub mod rocks;
+mod staged;
+
+pub use keys::{LogEntry, MetaKey, log_key, log_range, object_key, object_range, parse_log_key, parse_object_key};
+pub use memory::MemoryStorage;
+pub use staged::Staged;
+
+use bytes::Bytes;
+
+/// The column families.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Table {
+    /// (n, partition, bucket, key) -> object
+    Objects,
+    /// (n, partition, actor, seq) -> bucket, key
+    Log,
+    /// (target, n, partition, bucket, key) -> object and dots
+    Hints,
+    /// Identity, floors, clocks' bases, the HLC high-water mark.
+    Meta,
+}
+
+impl Table {
+    pub const ALL: [Table; 4] = [Table::Objects, Table::Log, Table::Hints, Table::Meta];
+}
+
+/// One row to write; `None` deletes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub table: Table,
+    pub key: Bytes,
+    pub value: Option<Bytes>,
+}
+
+/// Rows in the order of their keys.
+pub type Rows = Vec<(Bytes, Bytes)>;
+
+/// The disk failed. The node stops acknowledging and exits; a failed write or fsync is never tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("storage failed to {doing}: {cause}")]
+pub struct StorageError {
+    pub doing: &'static str,
+    pub cause: String,
+}
+
+/// Reads, of the present or of a snapshot.
+pub trait Read {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
+
+    /// Rows with `from <= key < to`, in order. Stops behind the row with which keys and values reach `bytes_max`;
+    /// fewer bytes than that mean that nothing follows.
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError>;
+}
+
+/// One node's disk, or one shard's part of it.
+pub trait Storage: Read {
+    type Snapshot: Read;
+
+    /// Applies all rows or none; a later row of the same key wins. With `sync` they are fsynced when this returns,
+    /// together with everything committed before.
+    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError>;
+
+    /// What was committed up to now, unmoved by later commits.
+    fn snapshot(&self) -> Self::Snapshot;
+}

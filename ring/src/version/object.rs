@@ -1,0 +1,227 @@
+//! One key at one replica: its siblings, what is known of it, and how two such states become one.
+
+use super::{Clock, Context, Dot, Hlc};
+use crate::id::OpId;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A client's put that would leave more siblings than this is refused; merges never are.
+pub const SIBLINGS_MAX: usize = 64;
+/// How many superseded op ids an object keeps, the newest by (HLC, dot).
+pub const PAST_OPS_MAX: usize = 64;
+/// Version of the record layout, the first byte of every stored or sent object.
+const RECORD_VERSION: u8 = 1;
+
+/// What a put wrote.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Content {
+    pub value: Bytes,
+    pub hlc: Hlc,
+    /// Milliseconds since 1970 from which the value reads as deleted.
+    pub expires_ms: Option<u64>,
+    pub op_id: OpId,
+}
+
+impl Content {
+    pub fn expired(&self, wall_ms: u64) -> bool {
+        self.expires_ms.is_some_and(|at| at <= wall_ms)
+    }
+}
+
+/// An event that left no sibling, or no longer does: kept so that a late retry is known as one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct PastOp {
+    pub hlc: Hlc,
+    pub dot: Dot,
+    pub op_id: OpId,
+}
+
+/// One key at one replica.
+///
+/// `context` covers the dot of every sibling. A dot that the context covers and that is not among the siblings was
+/// superseded. An object without siblings is a tombstone.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Object {
+    /// In the order of their dots.
+    siblings: Vec<(Dot, Content)>,
+    context: Context,
+    /// In order, the greatest `PAST_OPS_MAX` of all that were ever united here.
+    past_ops: Vec<PastOp>,
+}
+
+/// Why bytes are not an object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record is empty")]
+    Empty,
+    #[error("record version {0} is not known to this program; it knows version {RECORD_VERSION}")]
+    Version(u8),
+    #[error("the record does not decode: {0}")]
+    Malformed(String),
+    #[error("the context does not cover sibling {0}")]
+    Uncovered(Dot),
+}
+
+impl Object {
+    /// "No such key", from a replica whose clock has this base: everything up to there was seen, and is not here.
+    pub fn absent(base: Context) -> Self {
+        Self { context: base, ..Self::default() }
+    }
+
+    pub fn siblings(&self) -> &[(Dot, Content)] {
+        &self.siblings
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub fn past_ops(&self) -> &[PastOp] {
+        &self.past_ops
+    }
+
+    pub fn is_tombstone(&self) -> bool {
+        self.siblings.is_empty()
+    }
+
+    pub fn shows(&self, dot: Dot) -> bool {
+        self.siblings.binary_search_by_key(&dot, |(d, _)| *d).is_ok()
+    }
+
+    /// The dot of the event with this op id, if it is still known here.
+    pub fn event_of(&self, op_id: OpId) -> Option<Dot> {
+        let live = self.siblings.iter().filter(|(_, c)| c.op_id == op_id).map(|(d, _)| *d).max();
+        live.or_else(|| self.past_ops.iter().filter(|p| p.op_id == op_id).map(|p| p.dot).max())
+    }
+
+    /// The newest timestamp of anything here; what a coordinator's next one has to be above.
+    pub fn hlc_max(&self) -> Hlc {
+        let live = self.siblings.iter().map(|(_, c)| c.hlc).max();
+        live.max(self.past_ops.last().map(|p| p.hlc)).unwrap_or_default()
+    }
+
+    /// A new event: what `seen` covers goes, `content` (none for a delete) is added under `dot`.
+    pub fn write(&mut self, dot: Dot, op: (OpId, Hlc), seen: &Context, content: Option<Content>) {
+        let mut past = Vec::new();
+        self.siblings.retain(|(d, c)| {
+            let superseded = seen.covers(*d);
+            if superseded {
+                past.push(PastOp { hlc: c.hlc, dot: *d, op_id: c.op_id });
+            }
+            !superseded
+        });
+        match content {
+            Some(content) => self.insert(dot, content),
+            None => past.push(PastOp { hlc: op.1, dot, op_id: op.0 }),
+        }
+        self.add_past_ops(past);
+        self.context.join(seen);
+        self.context.raise(dot.actor(), dot.seq());
+    }
+
+    /// How many siblings a write that has seen `seen` would leave beside its own.
+    pub fn left_by(&self, seen: &Context) -> usize {
+        self.siblings.iter().filter(|(d, _)| !seen.covers(*d)).count()
+    }
+
+    /// Merges what another replica sent. `known` says whether the local replica has seen a dot (its clock, and the
+    /// clock of a full sync that has passed this key): an incoming sibling that was seen and is no longer shown here
+    /// was superseded, and does not come back.
+    pub fn merge(&mut self, incoming: &Object, known: impl Fn(Dot) -> bool) {
+        let fresh: Vec<_> = incoming
+            .siblings
+            .iter()
+            .filter(|(d, _)| !self.shows(*d) && !self.context.covers(*d) && !known(*d))
+            .cloned()
+            .collect();
+        let mut past = incoming.past_ops.clone();
+        self.siblings.retain(|(d, c)| {
+            let kept = incoming.shows(*d) || !incoming.context.covers(*d);
+            if !kept {
+                past.push(PastOp { hlc: c.hlc, dot: *d, op_id: c.op_id });
+            }
+            kept
+        });
+        for (dot, content) in fresh {
+            self.insert(dot, content);
+        }
+        self.context.join(&incoming.context);
+        self.add_past_ops(past);
+    }
+
+    /// Two answers about one key as one: kept is what both show, or what one shows and the other has not seen.
+    pub fn union(&mut self, other: &Object) {
+        self.merge(other, |_| false);
+    }
+
+    /// Drops siblings that `clock` has seen and `shown` no longer shows: the source of a full sync let them go.
+    pub fn drop_superseded(&mut self, clock: &Clock, shown: &Object) {
+        self.siblings.retain(|(d, _)| shown.shows(*d) || !clock.contains(*d));
+    }
+
+    /// Drops siblings for good, at expiry. They stay covered by the context.
+    pub fn erase_siblings(&mut self, gone: impl Fn(&Content) -> bool) {
+        self.siblings.retain(|(_, c)| !gone(c));
+    }
+
+    /// Whether `other` holds a sibling that this lacks, or lacks one that this shows: differences of value, not of
+    /// context alone.
+    pub fn shows_same_as(&self, other: &Object) -> bool {
+        self.siblings.len() == other.siblings.len() && self.siblings.iter().all(|(d, _)| other.shows(*d))
+    }
+
+    fn insert(&mut self, dot: Dot, content: Content) {
+        match self.siblings.binary_search_by_key(&dot, |(d, _)| *d) {
+            Ok(i) => self.siblings[i].1 = content,
+            Err(i) => self.siblings.insert(i, (dot, content)),
+        }
+        self.context.raise(dot.actor(), dot.seq());
+    }
+
+    fn add_past_ops(&mut self, past: Vec<PastOp>) {
+        if past.is_empty() {
+            return;
+        }
+        self.past_ops.extend(past);
+        self.past_ops.sort_unstable();
+        self.past_ops.dedup();
+        let excess = self.past_ops.len().saturating_sub(PAST_OPS_MAX);
+        self.past_ops.drain(..excess);
+    }
+
+    /// Forgets op ids whose events every owner has seen.
+    pub fn forget_past_ops(&mut self, settled: &Context) {
+        self.past_ops.retain(|p| !settled.covers(p.dot));
+    }
+
+    /// The record as stored and sent: a version byte, then MessagePack.
+    pub fn encode(&self) -> Bytes {
+        let mut bytes = Vec::with_capacity(64 + self.siblings.iter().map(|(_, c)| c.value.len() + 48).sum::<usize>());
+        bytes.push(RECORD_VERSION);
+        let parts = (&self.siblings, &self.context, &self.past_ops);
+        rmp_serde::encode::write(&mut bytes, &parts).expect("writing to memory does not fail");
+        Bytes::from(bytes)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
+        if *version != RECORD_VERSION {
+            return Err(RecordError::Version(*version));
+        }
+        let parts: (Vec<(Dot, Content)>, Context, Vec<PastOp>) =
+            crate::wire::decode(rest).map_err(|e| RecordError::Malformed(e.to_string()))?;
+        let (mut siblings, context, past_ops) = parts;
+        siblings.sort_unstable_by_key(|(d, _)| *d);
+        siblings.dedup_by_key(|(d, _)| *d);
+        if let Some((dot, _)) = siblings.iter().find(|(d, _)| d.seq() == 0 || !context.covers(*d)) {
+            return Err(RecordError::Uncovered(*dot));
+        }
+        let mut object = Self { siblings, context, past_ops: Vec::new() };
+        object.add_past_ops(past_ops);
+        Ok(object)
+    }
+}
+
+#[cfg(test)]
+#[path = "object_tests.rs"]
+mod tests;

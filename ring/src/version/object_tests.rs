@@ -1,0 +1,155 @@
+use super::*;
+use crate::id::ActorId;
+use proptest::prelude::*;
+
+fn content(text: &str, op: u8) -> Content {
+    Content {
+        value: Bytes::copy_from_slice(text.as_bytes()),
+        hlc: Hlc(u64::from(op)),
+        expires_ms: None,
+        op_id: OpId([op; 16]),
+    }
+}
+
+fn put(object: &mut Object, dot: Dot, seen: &Context, op: u8) {
+    object.write(dot, (OpId([op; 16]), Hlc(u64::from(op))), seen, Some(content(&format!("v{op}"), op)));
+}
+
+const A: ActorId = ActorId(1 << 48);
+const B: ActorId = ActorId(2 << 48);
+
+#[test]
+fn concurrent_puts_are_siblings_until_one_has_seen_both() {
+    let mut at_a = Object::default();
+    put(&mut at_a, Dot(A, 1), &Context::new(), 1);
+    let mut at_b = Object::default();
+    put(&mut at_b, Dot(B, 1), &Context::new(), 2);
+    at_a.merge(&at_b, |_| false);
+    assert_eq!(at_a.siblings().len(), 2);
+    let seen = at_a.context().clone();
+    put(&mut at_a, Dot(A, 2), &seen, 3);
+    assert_eq!(at_a.siblings().len(), 1);
+    at_b.merge(&at_a, |_| false);
+    assert_eq!(at_b, at_a);
+}
+
+#[test]
+fn what_the_clock_has_seen_does_not_come_back() {
+    let mut old = Object::default();
+    put(&mut old, Dot(A, 1), &Context::new(), 1);
+    // The tombstone that superseded it was collected: only the clock remembers.
+    let mut erased = Object::default();
+    erased.merge(&old, |dot| dot == Dot(A, 1));
+    assert!(erased.is_tombstone());
+}
+
+#[test]
+fn an_op_id_is_known_after_it_was_superseded() {
+    let mut object = Object::default();
+    put(&mut object, Dot(A, 1), &Context::new(), 1);
+    assert_eq!(object.event_of(OpId([1; 16])), Some(Dot(A, 1)));
+    let seen = object.context().clone();
+    object.write(Dot(A, 2), (OpId([2; 16]), Hlc(2)), &seen, None);
+    assert_eq!(object.event_of(OpId([1; 16])), Some(Dot(A, 1)));
+    assert_eq!(object.event_of(OpId([2; 16])), Some(Dot(A, 2)));
+    object.forget_past_ops(&Context::of(Dot(A, 2)));
+    assert_eq!(object.event_of(OpId([1; 16])), None);
+}
+
+#[test]
+fn golden_bytes() {
+    let mut object = Object::default();
+    put(&mut object, Dot(A, 1), &Context::new(), 1);
+    let seen = object.context().clone();
+    put(&mut object, Dot(A, 2), &seen, 2);
+    let hex: String = object.encode().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hex, include_str!("../../golden/object_v1.hex").trim());
+    assert_eq!(Object::decode(&object.encode()), Ok(object));
+}
+
+#[test]
+fn a_sibling_outside_the_context_is_refused() {
+    let parts = (vec![(Dot(A, 1), content("v", 1))], Context::new(), Vec::<PastOp>::new());
+    let mut bytes = vec![RECORD_VERSION];
+    bytes.extend(rmp_serde::to_vec(&parts).unwrap());
+    assert_eq!(Object::decode(&bytes), Err(RecordError::Uncovered(Dot(A, 1))));
+    assert_eq!(Object::decode(&[]), Err(RecordError::Empty));
+    assert_eq!(Object::decode(&[9]), Err(RecordError::Version(9)));
+}
+
+/// One step in the life of a key on three owners.
+#[derive(Clone, Debug)]
+enum Step {
+    Write { owner: usize, delete: bool, stale: bool },
+    Sync { source: usize, target: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..3usize, any::<bool>(), any::<bool>()).prop_map(|(owner, delete, stale)| Step::Write {
+            owner,
+            delete,
+            stale
+        }),
+        (0..3usize, 0..3usize).prop_map(|(source, target)| Step::Sync { source, target }),
+    ]
+}
+
+proptest! {
+    /// Whatever the order of writes and merges: merging everything everywhere ends in one state, merging again
+    /// changes nothing, and shown is exactly what no event superseded.
+    #[test]
+    fn merges_converge(steps in prop::collection::vec(step(), 1..40)) {
+        let actors = [A, B, ActorId(3 << 48)];
+        let mut owners = [Object::default(), Object::default(), Object::default()];
+        let (mut seqs, mut op) = ([0u64; 3], 0u8);
+        let mut events: Vec<(Dot, Context, bool)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Write { owner, delete, stale } => {
+                    seqs[owner] += 1;
+                    op += 1;
+                    let dot = Dot(actors[owner], seqs[owner]);
+                    let seen = if stale { Context::new() } else { owners[owner].context().clone() };
+                    let value = (!delete).then(|| content("v", op));
+                    owners[owner].write(dot, (OpId([op; 16]), Hlc(u64::from(op))), &seen, value);
+                    events.push((dot, seen, delete));
+                }
+                Step::Sync { source, target } => {
+                    let from = owners[source].clone();
+                    owners[target].merge(&from, |_| false);
+                }
+            }
+        }
+        for _ in 0..2 {
+            for source in 0..3 {
+                for target in 0..3 {
+                    let from = owners[source].clone();
+                    owners[target].merge(&from, |_| false);
+                }
+            }
+        }
+        let want: Vec<Dot> = events
+            .iter()
+            .filter(|(dot, _, delete)| !delete && !events.iter().any(|(_, seen, _)| seen.covers(*dot)))
+            .map(|(dot, ..)| *dot)
+            .collect();
+        for owner in &owners {
+            let mut shown: Vec<Dot> = owner.siblings().iter().map(|(d, _)| *d).collect();
+            let mut want = want.clone();
+            shown.sort();
+            want.sort();
+            prop_assert_eq!(shown, want);
+            prop_assert_eq!(owner, &owners[0]);
+            prop_assert_eq!(&Object::decode(&owner.encode()).unwrap(), owner);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Object::decode(&bytes);
+        let mut versioned = vec![RECORD_VERSION];
+        versioned.extend(bytes);
+        let _ = Object::decode(&versioned);
+    }
+}

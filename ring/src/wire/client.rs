@@ -1,0 +1,273 @@
+//! Messages between a client and the node that it talks to, its gateway.
+
+use super::failure::{Doubt, Refusal};
+use super::messages;
+use crate::id::{BucketId, ClusterId, Epoch, NodeId, OpId, Partition};
+use crate::topology::{Count, Durability, QuorumKind};
+use crate::version::{ContextToken, Dot, Hlc};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+messages! {
+    /// What a client asks.
+    ClientRequest {
+        /// Always the first on a connection.
+        1 => Hello(Hello),
+        2 => Write(WriteRequest),
+        3 => Read(ReadRequest),
+        /// One page of what this very node holds of a partition.
+        4 => Scan(ScanRequest),
+        5 => Status(StatusRequest),
+        /// The request with this id is of no interest any more; it may still take effect. Not answered.
+        6 => Cancel(Cancel),
+    }
+}
+
+messages! {
+    /// What a node answers. Every request but `Cancel` gets exactly one answer, unless the connection breaks.
+    ClientReply {
+        65 => Hello(HelloReply),
+        66 => Written(Receipt),
+        67 => Read(ReadAnswer),
+        68 => Page(ScanPage),
+        69 => Status(NodeStatus),
+        /// Nothing was written, nothing read.
+        70 => Refused(Refusal),
+        /// A write that may have taken effect, or may yet.
+        71 => Unknown(Uncertain),
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    pub minor: u16,
+    /// If the client knows which cluster it means.
+    pub cluster: Option<ClusterId>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HelloReply {
+    pub minor: u16,
+    pub node: NodeId,
+    pub cluster: ClusterId,
+    pub epoch: Epoch,
+    /// The topology file, from which the client works out the placement.
+    pub topology: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    Put {
+        value: Bytes,
+        /// Milliseconds since 1970.
+        expires_ms: Option<u64>,
+    },
+    Delete,
+}
+
+/// What a write supersedes, stated by the client.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Supersede {
+    /// Exactly what the context covers.
+    Seen(ContextToken),
+    /// All that was acknowledged before the write began; costs a trip to R owners.
+    Latest,
+    /// What the coordinator holds at that moment.
+    Local,
+    Nothing,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WriteRequest {
+    pub epoch: Epoch,
+    pub bucket: BucketId,
+    pub key: Bytes,
+    pub change: Change,
+    pub supersede: Supersede,
+    pub op_id: OpId,
+    /// The newest timestamp that the client has seen.
+    pub hlc: Hlc,
+    /// Defaults of the bucket where none is given.
+    pub r: Option<Count>,
+    pub w: Option<Count>,
+    pub quorum: Option<QuorumKind>,
+    pub durability: Option<Durability>,
+    /// Time left, from when the message arrives.
+    pub deadline_ms: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadRequest {
+    pub epoch: Epoch,
+    pub bucket: BucketId,
+    pub key: Bytes,
+    pub r: Option<Count>,
+    pub quorum: Option<QuorumKind>,
+    /// Wait until W owners hold what the read found.
+    pub blocking_repair: bool,
+    pub deadline_ms: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    Owner,
+    /// Keeps a hint for an owner that could not be reached.
+    Fallback { target: NodeId },
+}
+
+/// One node that holds the write. Times are microseconds since the coordinator began.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ack {
+    pub node: NodeId,
+    pub standing: Standing,
+    pub durability: Durability,
+    pub sent_us: u64,
+    pub acked_us: u64,
+    /// How long the node itself took, from taking the message up to its commit.
+    pub took_us: u64,
+}
+
+/// A write that was applied: by whom, how durably, under which epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Receipt {
+    pub epoch: Epoch,
+    pub coordinator: NodeId,
+    pub dot: Dot,
+    pub hlc: Hlc,
+    /// How many acks were waited for.
+    pub needed: u8,
+    /// Those that had come in, the coordinator's own first.
+    pub acks: Vec<Ack>,
+    /// What the coordinator knows of the key after the write.
+    pub context: ContextToken,
+    /// Siblings that the key has now, at the coordinator.
+    pub siblings: u32,
+    /// The coordinator knew this op id already: a retry; nothing new was minted.
+    pub repeated: bool,
+}
+
+/// A write of which it is not known whether it took effect.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Uncertain {
+    pub doubt: Doubt,
+    pub needed: u8,
+    pub acks: Vec<Ack>,
+}
+
+/// One owner's part in a read. Times are microseconds since the gateway began.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Answered {
+    pub node: NodeId,
+    pub sent_us: u64,
+    pub answered_us: u64,
+    pub took_us: u64,
+    pub siblings: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sibling {
+    pub value: Bytes,
+    pub dot: Dot,
+    pub hlc: Hlc,
+    pub expires_ms: Option<u64>,
+    pub op_id: OpId,
+}
+
+/// What `answered` owners hold of a key, united.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReadAnswer {
+    pub epoch: Epoch,
+    /// None: there is no such key. More than one: concurrent writes, for the client to resolve. One at most in an lww
+    /// bucket.
+    pub siblings: Vec<Sibling>,
+    /// What was seen; a write with it supersedes exactly that. Also there when there is no such key.
+    pub context: ContextToken,
+    pub needed: u8,
+    pub answered: Vec<Answered>,
+    /// Concurrent writes that an lww bucket does not show.
+    pub set_aside: u32,
+    /// Owners that were found behind and are being repaired.
+    pub repairing: Vec<NodeId>,
+    /// A sloppy read that found fewer than `needed` owners.
+    pub short: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScanRequest {
+    pub epoch: Epoch,
+    pub partition: Partition,
+    /// Every bucket of this `n`, or one.
+    pub bucket: Option<BucketId>,
+    #[serde(with = "serde_bytes")]
+    pub prefix: Vec<u8>,
+    /// Go on behind this record.
+    pub after: Option<(BucketId, Bytes)>,
+    /// About how many bytes of records to send; at least one record is sent.
+    pub bytes_max: u32,
+}
+
+/// A record as it is stored at one replica.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScanRecord {
+    pub bucket: BucketId,
+    pub key: Bytes,
+    /// An encoded [`crate::version::Object`], siblings, tombstones and all.
+    pub object: Bytes,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScanPage {
+    /// In the order of (bucket, key).
+    pub records: Vec<ScanRecord>,
+    /// Nothing follows the last record.
+    pub done: bool,
+    /// The replica's clock has seen all of this: what "not in the page" means.
+    pub base: crate::version::Context,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StatusRequest {}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cancel {}
+
+/// One node's own account of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    pub node: u16,
+    pub name: String,
+    pub version: String,
+    pub epoch: u64,
+    /// `serving`, `rebuilding` or `draining`.
+    pub state: String,
+    pub uptime_s: u64,
+    /// How this node sees each other.
+    pub peers: Vec<PeerStatus>,
+    pub partitions_owned: u32,
+    pub keys_estimate: u64,
+    pub disk_bytes_free: u64,
+    pub resident_bytes: u64,
+    /// Puts and deletes coordinated, reads coordinated, and writes replicated here since the start.
+    pub writes: u64,
+    pub reads: u64,
+    pub replicated: u64,
+    /// Concurrent writes that reads of lww buckets did not show.
+    pub set_aside: u64,
+    pub read_repairs: u64,
+    pub hints_pending: u64,
+    pub hints_bytes: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeerStatus {
+    pub node: u16,
+    /// `up`, `suspect` or `down`.
+    pub state: String,
+    /// Since its last pong.
+    pub silent_ms: u64,
+    /// Dots that it is known to lack of what this node has, over all partitions that both own.
+    pub lag_dots: u64,
+}

@@ -1,0 +1,100 @@
+//! Frames and messages.
+//!
+//! Messages are MessagePack maps with field names, so that a peer of the next minor version may add fields: unknown
+//! ones are passed over, missing ones take their default. Objects travel as the records that are stored.
+
+pub mod client;
+pub mod failure;
+mod frame;
+pub mod peer;
+
+pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, Frame, FrameError, HEADER_BYTES, take_frame, write_frame};
+
+use serde::de::DeserializeOwned;
+
+/// An object that a client's put would make is refused over this size. A merge of several such objects still fits
+/// into a frame.
+pub const OBJECT_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// The protocol that this program speaks. Peers of one minor version apart understand each other.
+pub const PROTOCOL_MINOR: u16 = 1;
+/// ALPN of the plane on which nodes talk to each other.
+pub const ALPN_PEER: &[u8] = b"quorate-peer/1";
+/// ALPN of the plane on which clients talk to nodes.
+pub const ALPN_CLIENT: &[u8] = b"quorate-client/1";
+
+/// No message nests deeper; what does is refused before it costs stack.
+const DEPTH_MAX: usize = 16;
+
+/// Why bytes are not the message they are said to be.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("message kind {0} is not known to this program (protocol minor {PROTOCOL_MINOR})")]
+    Kind(u8),
+    #[error("the message does not decode: {0}")]
+    Malformed(#[from] rmp_serde::decode::Error),
+    #[error("{0} bytes follow the message")]
+    Trailing(usize),
+}
+
+/// Decodes one value from a slice that was length-checked before. All of it must be used.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let mut rest = bytes;
+    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+    decoder.set_max_depth(DEPTH_MAX);
+    let value = T::deserialize(&mut decoder)?;
+    match rest.len() {
+        0 => Ok(value),
+        left => Err(DecodeError::Trailing(left)),
+    }
+}
+
+/// The DNS name in a node's certificate: who it is, and in which cluster.
+pub fn server_name(cluster: crate::id::ClusterId, node: crate::id::NodeId) -> String {
+    format!("node-{}.{cluster}.quorate", node.0)
+}
+
+/// The node that a server name names, if it is one of this cluster.
+pub fn node_of_server_name(cluster: crate::id::ClusterId, name: &str) -> Option<crate::id::NodeId> {
+    let (node, rest) = name.strip_prefix("node-")?.split_once('.')?;
+    (rest == format!("{cluster}.quorate")).then(|| node.parse().ok().map(crate::id::NodeId))?
+}
+
+/// Declares a closed set of messages: an enum with one struct per kind, and its two directions of code.
+macro_rules! messages {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $kind:literal => $variant:ident($body:ty),)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum $name {
+            $($(#[$doc])* $variant($body),)*
+        }
+
+        impl $name {
+            /// The number that stands for the kind of message in a frame.
+            pub fn kind(&self) -> u8 {
+                match self {
+                    $(Self::$variant(_) => $kind,)*
+                }
+            }
+
+            /// Appends a whole frame.
+            pub fn write(&self, request: u64, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$variant(body) => $crate::wire::write_frame($kind, request, body, out),)*
+                }
+            }
+
+            /// From the kind and payload of a frame.
+            pub fn decode(kind: u8, payload: &[u8]) -> Result<Self, $crate::wire::DecodeError> {
+                match kind {
+                    $($kind => Ok(Self::$variant($crate::wire::decode(payload)?)),)*
+                    other => Err($crate::wire::DecodeError::Kind(other)),
+                }
+            }
+        }
+    };
+}
+pub(crate) use messages;
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
