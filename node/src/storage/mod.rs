@@ -4,11 +4,13 @@
 
 mod keys;
 mod memory;
-pub mod rocks;
 mod staged;
 
-pub use keys::{LogEntry, MetaKey, log_key, log_range, object_key, object_range, parse_log_key, parse_object_key};
-pub use memory::MemoryStorage;
+pub use keys::{LogEntry, LogEntryError, MetaKey};
+pub use keys::{bucket_range, object_key, object_range, parse_object_key};
+pub use keys::{hint_key, hint_range, parse_hint_key};
+pub use keys::{log_key, log_range, log_range_of, parse_log_key};
+pub use memory::{MemorySnapshot, MemoryStorage};
 pub use staged::Staged;
 
 use bytes::Bytes;
