@@ -46,23 +46,52 @@ pub enum Event {
     /// Once, first: sets the standing timers.
     Started,
     /// A client asks. `Hello` and `Cancel` never get here: the runtime answers the one and turns the other into
-    /// `ClientCancelled`. `Status` goes to every shard.
-    Client { from: SessionId, request: u64, message: ClientRequest },
-    ClientCancelled { from: SessionId, request: u64 },
-    ClientGone { from: SessionId },
-    /// A peer asks. `Greet` and `Ping` go to every shard; the others to the shard of their partition.
-    PeerRequest { from: NodeId, request: RequestId, message: PeerRequest },
+    /// `ClientCancelled`. `Status` goes to every shard. `arrived` is when it was read, on the scale of `Now::mono`:
+    /// its time has run since then.
+    Client {
+        from: SessionId,
+        request: u64,
+        arrived: Duration,
+        message: ClientRequest,
+    },
+    ClientCancelled {
+        from: SessionId,
+        request: u64,
+    },
+    ClientGone {
+        from: SessionId,
+    },
+    /// A peer asks. `Greet` and `Ping` go to every shard, and each answers for itself; the others go to the shard of
+    /// their partition.
+    PeerRequest {
+        from: NodeId,
+        request: RequestId,
+        arrived: Duration,
+        message: PeerRequest,
+    },
     /// A peer answers a request of this shard.
-    PeerReply { from: NodeId, request: RequestId, message: PeerReply },
+    PeerReply {
+        from: NodeId,
+        request: RequestId,
+        message: PeerReply,
+    },
     /// The connection that this node made to a peer stands; requests may be sent.
-    LinkUp { peer: NodeId },
+    LinkUp {
+        peer: NodeId,
+    },
     /// It broke: whatever was sent and not answered may or may not have arrived.
-    LinkDown { peer: NodeId },
-    Fired { timer: Timer },
+    LinkDown {
+        peer: NodeId,
+    },
+    Fired {
+        timer: Timer,
+    },
     /// A newer topology is in force.
     Layout(Arc<Layout>),
     /// Whether the disk has less free space than its reserve.
-    DiskReserve { reached: bool },
+    DiskReserve {
+        reached: bool,
+    },
     /// Refuse new client work, finish what is under way.
     Drain,
 }
@@ -70,12 +99,32 @@ pub enum Event {
 /// What a shard does, once everything that it decided on is committed.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    ClientReply { to: SessionId, request: u64, message: ClientReply },
-    PeerRequest { to: NodeId, request: RequestId, message: PeerRequest },
-    PeerReply { to: NodeId, request: RequestId, message: PeerReply },
-    Arm { timer: Timer, after: Duration },
+    ClientReply {
+        to: SessionId,
+        request: u64,
+        message: ClientReply,
+    },
+    PeerRequest {
+        to: NodeId,
+        request: RequestId,
+        message: PeerRequest,
+    },
+    PeerReply {
+        to: NodeId,
+        request: RequestId,
+        message: PeerReply,
+    },
+    Arm {
+        timer: Timer,
+        after: Duration,
+    },
     /// This node remembers less of itself than a peer does: it has forgotten, and must not go on under its actor.
-    Amnesia { peer: NodeId, partition: Partition, remembered: u64, known: u64 },
+    Amnesia {
+        peer: NodeId,
+        partition: Partition,
+        remembered: u64,
+        known: u64,
+    },
     /// For the metrics.
     Measure(Measure),
 }

@@ -1,5 +1,302 @@
 //! The shard kernel: one single-threaded state machine that decides; whoever drives it acts.
+//!
+//! A driver drains its inbox, hands each event to [`Kernel::handle`], then calls [`Kernel::commit`] once, and only then
+//! carries out the effects. Nothing that carries a dot, a context or a clock leaves before the batch that it stems
+//! from is committed: there is no other way out of here. Inside there is no clock, no entropy, no socket and no lock.
 
+mod clocks;
 mod event;
+mod operations;
+mod peers;
+mod reads;
+mod writes;
 
 pub use event::{Effect, Event, Measure, Now, Outcome, RequestId, SessionId, Timer, weight};
+
+use crate::coordinator::Origin;
+use crate::liveness::Liveness;
+use crate::replica::Replica;
+use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
+use clocks::Clocks;
+use operations::Operation;
+use quorate_ring::id::{ActorId, NodeId, Partition};
+use quorate_ring::placement::Layout;
+use quorate_ring::topology::Durability;
+use quorate_ring::version::Hlc;
+use quorate_ring::wire::client::{ClientReply, ClientRequest, NodeStatus, PeerStatus};
+use quorate_ring::wire::failure::Refusal;
+use quorate_ring::wire::peer::{PeerReply, Replicated};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Who this shard is, and its tunables.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    pub node: NodeId,
+    pub actor: ActorId,
+    /// 0 to `shards` - 1.
+    pub shard: u8,
+    pub shards: u8,
+    /// Where the request numbers of this run begin, so that answers to an earlier run are not taken for ours.
+    pub seed: u64,
+    /// The node may have forgotten: it takes replicated writes, and neither reads nor mints.
+    pub rebuilding: bool,
+    pub ping_every: Duration,
+    /// Phi from which a peer is taken for down.
+    pub phi_threshold: f64,
+    /// An owner that has not answered a read for this long is not waited for alone.
+    pub read_patience: Duration,
+    /// Requests under way, beyond which new ones are refused.
+    pub operations_max: usize,
+    /// How far a timestamp may be ahead of the wall clock before it no longer moves our own.
+    pub clock_drift_max: Duration,
+}
+
+impl ShardConfig {
+    /// One shard with the usual tunables.
+    pub fn new(node: NodeId, actor: ActorId, seed: u64) -> Self {
+        Self {
+            node,
+            actor,
+            shard: 0,
+            shards: 1,
+            seed,
+            rebuilding: false,
+            ping_every: Duration::from_millis(250),
+            phi_threshold: 8.0,
+            read_patience: Duration::from_millis(100),
+            operations_max: 16_384,
+            clock_drift_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Which of a node's shards has a partition.
+pub fn shard_of(partition: Partition, shards: u8) -> u8 {
+    (partition.index % u16::from(shards)) as u8
+}
+
+/// Counted since the start, for the status.
+#[derive(Debug, Default)]
+struct Counters {
+    writes: u64,
+    reads: u64,
+    replicated: u64,
+    set_aside: u64,
+    read_repairs: u64,
+}
+
+/// An ack that is due once the batch is committed.
+#[derive(Debug)]
+struct PendingAck {
+    to: NodeId,
+    request: RequestId,
+    arrived: Duration,
+    durability: Durability,
+}
+
+/// The state machine of one shard.
+pub struct Kernel<S: Storage> {
+    config: ShardConfig,
+    layout: Arc<Layout>,
+    store: Staged<S>,
+    /// The partitions of this shard that this node owns.
+    replicas: BTreeMap<Partition, Replica>,
+    liveness: Liveness,
+    clocks: Clocks,
+    operations: BTreeMap<u64, Operation>,
+    next_operation: u64,
+    /// Writes minted in this drain, whose batch is not committed yet.
+    minted: Vec<u64>,
+    acks: Vec<PendingAck>,
+    /// The batch of this drain has to be fsynced.
+    sync: bool,
+    hlc: Hlc,
+    /// Above every timestamp that this node gave out; in the store.
+    hlc_mark: Hlc,
+    draining: bool,
+    disk_reserve: bool,
+    counters: Counters,
+}
+
+impl<S: Storage> Kernel<S> {
+    /// Rebuilds the clocks of this shard's partitions from the store.
+    pub fn open(config: ShardConfig, layout: Arc<Layout>, storage: S) -> Result<Self, StorageError> {
+        let store = Staged::new(storage);
+        let peers = layout.topology().nodes.iter().map(|node| node.id).filter(|id| *id != config.node);
+        let liveness = Liveness::new(peers, config.phi_threshold, config.ping_every);
+        let (from, to) = MetaKey::hlc_marks();
+        let marks = store.scan(Table::Meta, &from, &to, usize::MAX)?;
+        let mark = |(_, bytes): &(_, bytes::Bytes)| bytes[..].try_into().map_or(0, u64::from_be_bytes);
+        let hlc_mark = Hlc(marks.iter().map(mark).max().unwrap_or(0));
+        let next_operation = config.seed & 0xffff_ffff_ffff;
+        let mut kernel = Self {
+            layout,
+            store,
+            replicas: BTreeMap::new(),
+            liveness,
+            clocks: Clocks::default(),
+            operations: BTreeMap::new(),
+            next_operation,
+            minted: Vec::new(),
+            acks: Vec::new(),
+            sync: false,
+            hlc: hlc_mark,
+            hlc_mark,
+            draining: false,
+            disk_reserve: false,
+            counters: Counters::default(),
+            config,
+        };
+        kernel.load_replicas()?;
+        Ok(kernel)
+    }
+
+    fn load_replicas(&mut self) -> Result<(), StorageError> {
+        let layout = self.layout.clone();
+        for (partition, list) in layout.partitions() {
+            let mine = list.is_owner(self.config.node) && shard_of(partition, self.config.shards) == self.config.shard;
+            if mine && !self.replicas.contains_key(&partition) {
+                let replica = Replica::load(&self.store, partition)?;
+                self.clocks.track(partition, replica.clock());
+                self.replicas.insert(partition, replica);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one event. What is to be done about it is appended to `effects`, and held back until `commit`.
+    pub fn handle(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        match event {
+            Event::Started => self.tick(now, effects),
+            Event::Client { from, request, arrived, message } => {
+                return self.client_request(now, Origin::Client { session: from, request }, arrived, message, effects);
+            }
+            Event::ClientCancelled { from, request } => {
+                self.forget_origin(|o| *o == Origin::Client { session: from, request });
+            }
+            Event::ClientGone { from } => {
+                self.forget_origin(|o| matches!(o, Origin::Client { session, .. } if *session == from));
+            }
+            Event::PeerRequest { from, request, arrived, message } => {
+                return self.peer_request(now, from, request, arrived, message, effects);
+            }
+            Event::PeerReply { from, request, message } => {
+                return self.peer_reply(now, from, request, message, effects);
+            }
+            Event::LinkUp { peer } => self.link_up(now, peer, effects),
+            Event::LinkDown { peer } => return self.link_down(now, peer, effects),
+            Event::Fired { timer: Timer::Tick } => self.tick(now, effects),
+            Event::Fired { timer: Timer::Operation(number) } => return self.operation_fired(now, number, effects),
+            Event::Layout(layout) => {
+                self.layout = layout;
+                return self.load_replicas();
+            }
+            Event::DiskReserve { reached } => self.disk_reserve = reached,
+            Event::Drain => self.draining = true,
+        }
+        Ok(())
+    }
+
+    /// Commits what the events since the last commit staged, in one batch, and appends what may be said only now:
+    /// acks, and the writes that go out to other owners. Then the effects may be carried out.
+    ///
+    /// `clock` is asked for the time after the commit.
+    pub fn commit(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        self.store.commit(std::mem::take(&mut self.sync))?;
+        if self.acks.is_empty() && self.minted.is_empty() {
+            return Ok(());
+        }
+        let now = clock();
+        for ack in std::mem::take(&mut self.acks) {
+            let took_us = now.mono.saturating_sub(ack.arrived).as_micros() as u64;
+            let message = PeerReply::Replicated(Replicated { durability: ack.durability, took_us });
+            effects.push(Effect::PeerReply { to: ack.to, request: ack.request, message });
+        }
+        for number in std::mem::take(&mut self.minted) {
+            self.put_committed(now, number, effects);
+        }
+        Ok(())
+    }
+
+    /// Nothing is under way.
+    pub fn idle(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// This node's copies, for checks.
+    pub fn replicas(&self) -> impl Iterator<Item = (Partition, &Replica)> {
+        self.replicas.iter().map(|(partition, replica)| (*partition, replica))
+    }
+
+    pub fn store(&self) -> &Staged<S> {
+        &self.store
+    }
+
+    fn client_request(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        arrived: Duration,
+        message: ClientRequest,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let answer = match message {
+            ClientRequest::Write(write) => return self.write(now, origin, arrived, write, effects),
+            ClientRequest::Read(read) => return self.read(now, origin, arrived, &read, effects),
+            ClientRequest::Scan(scan) => match self.scan(&scan)? {
+                Ok(page) => ClientReply::Page(page),
+                Err(refusal) => ClientReply::Refused(refusal),
+            },
+            ClientRequest::Status(_) => ClientReply::Status(self.status(now)),
+            ClientRequest::Hello(_) | ClientRequest::Cancel(_) => {
+                ClientReply::Refused(Refusal::Malformed("hello comes first, and once".to_string()))
+            }
+        };
+        if let Origin::Client { session, request } = origin {
+            effects.push(Effect::ClientReply { to: session, request, message: answer });
+        }
+        Ok(())
+    }
+
+    /// Work that a client asked for, and that can be refused for now.
+    fn admit(&self) -> Result<(), Refusal> {
+        if self.draining {
+            return Err(Refusal::ShuttingDown);
+        }
+        if self.operations.len() >= self.config.operations_max {
+            return Err(Refusal::Overloaded { retry_after_ms: 100 });
+        }
+        Ok(())
+    }
+
+    fn status(&self, now: Now) -> NodeStatus {
+        let peer = |id: NodeId| PeerStatus {
+            node: id.0,
+            state: self.liveness.state(id, now.mono).name().to_string(),
+            silent_ms: self.liveness.silence(id, now.mono).map_or(u64::MAX, |d| d.as_millis() as u64),
+            lag_dots: self.clocks.lag(id, &self.replicas, &self.layout),
+        };
+        let state = if self.draining {
+            "draining"
+        } else if self.config.rebuilding {
+            "rebuilding"
+        } else {
+            "serving"
+        };
+        NodeStatus {
+            node: self.config.node.0,
+            epoch: self.layout.epoch().0,
+            state: state.to_string(),
+            peers: self.liveness.peers().map(peer).collect(),
+            partitions_owned: self.replicas.len() as u32,
+            writes: self.counters.writes,
+            reads: self.counters.reads,
+            replicated: self.counters.replicated,
+            set_aside: self.counters.set_aside,
+            read_repairs: self.counters.read_repairs,
+            ..NodeStatus::default()
+        }
+    }
+}

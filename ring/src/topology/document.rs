@@ -117,11 +117,8 @@ pub(super) fn parse(text: &str) -> Result<Topology, TopologyError> {
         line: lines.number(e.span().map_or(0, |s| s.start)),
         reason: e.message().to_string(),
     })?;
-    let cluster: ClusterId = document
-        .cluster
-        .get_ref()
-        .parse()
-        .map_err(|e| lines.fault(&document.cluster, format!("cluster: {e}")))?;
+    let cluster: ClusterId =
+        document.cluster.get_ref().parse().map_err(|e| lines.fault(&document.cluster, format!("cluster: {e}")))?;
     let partitions = *document.partitions.get_ref();
     if !partitions.is_power_of_two() || partitions > PARTITIONS_MAX {
         let reason = format!("partitions: expected a power of two up to {PARTITIONS_MAX}, got {partitions}");
@@ -242,8 +239,7 @@ fn name(lines: &Lines<'_>, what: &str, given: &Spanned<String>) -> Result<(), To
     let text = given.get_ref();
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.chars().all(fine) {
-        let reason =
-            format!("{what}: expected 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', got {:?}", text);
+        let reason = format!("{what}: expected 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.', got {:?}", text);
         return Err(lines.fault(given, reason));
     }
     Ok(())

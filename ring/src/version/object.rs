@@ -164,6 +164,11 @@ impl Object {
         self.siblings.retain(|(_, c)| !gone(c));
     }
 
+    /// What this knows, without what it holds: answers "what would a write supersede?".
+    pub fn context_only(&self) -> Self {
+        Self { context: self.context.clone(), ..Self::default() }
+    }
+
     /// Whether `other` holds a sibling that this lacks, or lacks one that this shows: differences of value, not of
     /// context alone.
     pub fn shows_same_as(&self, other: &Object) -> bool {

@@ -113,7 +113,9 @@ pub struct ReadRequest {
 pub enum Standing {
     Owner,
     /// Keeps a hint for an owner that could not be reached.
-    Fallback { target: NodeId },
+    Fallback {
+        target: NodeId,
+    },
 }
 
 /// One node that holds the write. Times are microseconds since the coordinator began.

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    #[error("unavailable: {needed} owners are needed and {got} can be reached; retry when more nodes are up, or ask for fewer")]
+    #[error(
+        "unavailable: {needed} owners are needed and {got} can be reached; retry when more nodes are up, or ask for fewer"
+    )]
     Unavailable { needed: u8, got: u8 },
     #[error("this is cluster {ours}, not {yours}; check the addresses and certificates that you use")]
     WrongCluster { yours: ClusterId, ours: ClusterId },
@@ -25,11 +27,17 @@ pub enum Refusal {
     Count(#[from] CountError),
     #[error(transparent)]
     Context(#[from] TokenError),
-    #[error("the key has {siblings} siblings, the most there may be; read them and resolve them by a put with their context")]
+    #[error(
+        "the key has {siblings} siblings, the most there may be; read them and resolve them by a put with their context"
+    )]
     TooManySiblings { siblings: u32 },
-    #[error("the key with its siblings would have {length} bytes, over the limit of {limit}; resolve the siblings first")]
+    #[error(
+        "the key with its siblings would have {length} bytes, over the limit of {limit}; resolve the siblings first"
+    )]
     ObjectLength { length: u64, limit: u64 },
-    #[error("the node is rebuilding after it may have lost data, and does not answer for this key yet; ask another owner")]
+    #[error(
+        "the node is rebuilding after it may have lost data, and does not answer for this key yet; ask another owner"
+    )]
     NotReady,
     #[error("the node is not an owner of this key; route by the topology")]
     NotOwner,

@@ -3,7 +3,7 @@
 use super::client::{Receipt, Uncertain, WriteRequest};
 use super::failure::Refusal;
 use super::messages;
-use crate::id::{ActorId, BucketId, ClusterId, Epoch, Partition};
+use crate::id::{ActorId, BucketId, ClusterId, Epoch, OpId, Partition};
 use crate::topology::Durability;
 use crate::version::{Dot, SeqSet};
 use bytes::Bytes;
@@ -119,8 +119,8 @@ pub struct Fetch {
     pub epoch: Epoch,
     pub bucket: BucketId,
     pub key: Bytes,
-    /// The context and op ids will do; leave the values out.
-    pub context_only: bool,
+    /// The context will do, without the values; unless the event of this op id is known here: then the whole object.
+    pub context_for: Option<OpId>,
     pub deadline_ms: u32,
 }
 

@@ -86,11 +86,8 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         deadline_ms: 5000,
     };
     peer_request("replicate", PeerRequest::Replicate(replicate));
-    let news = ClockNews {
-        partition: Partition { n: 3, index: 7 },
-        actor: ACTOR,
-        seqs: SeqSet::from((5, vec![(7, 9)])),
-    };
+    let news =
+        ClockNews { partition: Partition { n: 3, index: 7 }, actor: ACTOR, seqs: SeqSet::from((5, vec![(7, 9)])) };
     peer_request("ping", PeerRequest::Ping(Ping { number: 1, wall_ms: 2, clocks: vec![news] }));
     made
 }

@@ -1,0 +1,96 @@
+//! Clocks told and heard: which parts of our clocks each peer has yet to be told, and what peers said of theirs.
+
+use crate::replica::Replica;
+use quorate_ring::id::{ActorId, NodeId, Partition};
+use quorate_ring::placement::Layout;
+use quorate_ring::version::Clock;
+use quorate_ring::wire::peer::ClockNews;
+use std::collections::BTreeMap;
+
+/// Parts of clocks in one ping; the rest go with the next.
+const NEWS_MAX: usize = 4096;
+
+/// Changes are numbered. Each (partition, actor) stands once, under the number of its last change.
+#[derive(Debug, Default)]
+pub(super) struct Clocks {
+    changes: u64,
+    by_number: BTreeMap<u64, (Partition, ActorId)>,
+    by_part: BTreeMap<(Partition, ActorId), u64>,
+    /// Per peer, the change up to which it has acknowledged what concerns it. Starts afresh with each link.
+    acknowledged: BTreeMap<NodeId, u64>,
+    /// Per peer, the last ping and the change up to which it told.
+    told: BTreeMap<NodeId, (u64, u64)>,
+    pings: u64,
+    heard: BTreeMap<(NodeId, Partition), Clock>,
+}
+
+impl Clocks {
+    /// A replica was loaded: all of its clock is news.
+    pub(super) fn track(&mut self, partition: Partition, clock: &Clock) {
+        for (actor, _) in clock.iter() {
+            self.changed(partition, actor);
+        }
+    }
+
+    pub(super) fn changed(&mut self, partition: Partition, actor: ActorId) {
+        self.changes += 1;
+        if let Some(before) = self.by_part.insert((partition, actor), self.changes) {
+            self.by_number.remove(&before);
+        }
+        self.by_number.insert(self.changes, (partition, actor));
+    }
+
+    pub(super) fn link_up(&mut self, peer: NodeId) {
+        self.acknowledged.remove(&peer);
+        self.told.remove(&peer);
+    }
+
+    /// The next ping's number, and what changed in clocks of partitions that the peer owns, too, and that it has not
+    /// acknowledged.
+    pub(super) fn news(
+        &mut self,
+        peer: NodeId,
+        replicas: &BTreeMap<Partition, Replica>,
+        layout: &Layout,
+    ) -> (u64, Vec<ClockNews>) {
+        let from = self.acknowledged.get(&peer).copied().unwrap_or(0);
+        let mut news = Vec::new();
+        let mut upto = from;
+        for (number, (partition, actor)) in self.by_number.range(from + 1..) {
+            upto = *number;
+            let shared = layout.preference(*partition).is_some_and(|list| list.is_owner(peer));
+            let seqs = replicas.get(partition).and_then(|replica| replica.clock().seqs(*actor));
+            if let (true, Some(seqs)) = (shared, seqs) {
+                news.push(ClockNews { partition: *partition, actor: *actor, seqs: seqs.clone() });
+            }
+            if news.len() == NEWS_MAX {
+                break;
+            }
+        }
+        self.pings += 1;
+        self.told.insert(peer, (self.pings, upto));
+        (self.pings, news)
+    }
+
+    pub(super) fn pong(&mut self, peer: NodeId, number: u64) {
+        if let Some((_, upto)) = self.told.get(&peer).filter(|(ping, _)| *ping == number) {
+            self.acknowledged.insert(peer, *upto);
+        }
+    }
+
+    /// What a peer says it has seen of one actor.
+    pub(super) fn hear(&mut self, peer: NodeId, news: &ClockNews) {
+        self.heard.entry((peer, news.partition)).or_default().union_actor(news.actor, &news.seqs);
+    }
+
+    /// How many dots of ours a peer lacks, as far as we have heard, over all partitions that both own.
+    pub(super) fn lag(&self, peer: NodeId, replicas: &BTreeMap<Partition, Replica>, layout: &Layout) -> u64 {
+        let none = Clock::new();
+        let shared = |p: &Partition| layout.preference(*p).is_some_and(|list| list.is_owner(peer));
+        replicas
+            .iter()
+            .filter(|(partition, _)| shared(partition))
+            .map(|(partition, replica)| replica.clock().lag(self.heard.get(&(peer, *partition)).unwrap_or(&none)))
+            .sum()
+    }
+}

@@ -1,0 +1,290 @@
+//! Requests under way, by number: carrying out what the coordinators decide, and answering whoever waits.
+
+use super::{Effect, Kernel, Now, RequestId, Timer};
+use crate::coordinator::get::Get;
+use crate::coordinator::plan::{ReadPlan, WritePlan};
+use crate::coordinator::put::Put;
+use crate::coordinator::{Origin, Step};
+use crate::storage::{Storage, StorageError};
+use quorate_ring::id::{NodeId, OpId};
+use quorate_ring::topology::Conflict;
+use quorate_ring::version::{Hlc, Object};
+use quorate_ring::wire::client::{Change, ClientReply, ReadAnswer, Receipt, Supersede, Uncertain, WriteRequest};
+use quorate_ring::wire::failure::{Doubt, Refusal};
+use quorate_ring::wire::peer::{PeerReply, PeerRequest};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A request under way at this node.
+#[derive(Debug)]
+pub(super) enum Operation {
+    /// Reads R owners for a client.
+    Read {
+        origin: Origin,
+        plan: ReadPlan,
+        conflict: Conflict,
+        get: Get,
+    },
+    /// Gathers what a `latest` write supersedes; then mints.
+    Gather {
+        write: PendingWrite,
+        get: Get,
+    },
+    Put(Put),
+    /// Handed to an owner, since this node is none.
+    Forwarded {
+        origin: Origin,
+        write: Box<WriteRequest>,
+        began: Duration,
+        deadline: Duration,
+        to: NodeId,
+        tried: BTreeSet<NodeId>,
+    },
+    /// A blocking read that waits until enough owners hold what it found.
+    Repairing {
+        origin: Origin,
+        answer: Box<ReadAnswer>,
+        held: u8,
+        needed: u8,
+        waiting: BTreeSet<NodeId>,
+        deadline: Duration,
+    },
+}
+
+/// A write before its mint.
+#[derive(Debug)]
+pub(super) struct PendingWrite {
+    pub origin: Origin,
+    pub plan: WritePlan,
+    pub change: Change,
+    pub supersede: Supersede,
+    pub op_id: OpId,
+    /// The newest timestamp that the client has seen.
+    pub hlc: Hlc,
+}
+
+/// How a write ended, for whoever asked.
+pub(super) enum WriteAnswer {
+    Applied(Receipt),
+    Refused(Refusal),
+    Unknown(Uncertain),
+}
+
+impl Operation {
+    fn origin(&self) -> Origin {
+        match self {
+            Operation::Read { origin, .. }
+            | Operation::Forwarded { origin, .. }
+            | Operation::Repairing { origin, .. } => *origin,
+            Operation::Gather { write, .. } => write.origin,
+            Operation::Put(put) => put.origin,
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        match self {
+            Operation::Read { plan, .. } => plan.route.deadline,
+            Operation::Gather { write, .. } => write.plan.route.deadline,
+            Operation::Put(put) => put.plan.route.deadline,
+            Operation::Forwarded { deadline, .. } | Operation::Repairing { deadline, .. } => *deadline,
+        }
+    }
+
+    /// Whether dropping it loses nothing but an answer. A write goes on, to reach its owners.
+    fn only_answers(&self) -> bool {
+        match self {
+            Operation::Read { .. } | Operation::Gather { .. } | Operation::Repairing { .. } => true,
+            Operation::Put(_) | Operation::Forwarded { .. } => false,
+        }
+    }
+}
+
+impl<S: Storage> Kernel<S> {
+    pub(super) fn number(&mut self) -> u64 {
+        self.next_operation += 1;
+        self.next_operation
+    }
+
+    pub(super) fn request_id(&self, number: u64) -> RequestId {
+        RequestId((number << 8) | u64::from(self.config.shard))
+    }
+
+    /// Registers an operation and sets its first timer.
+    pub(super) fn enrol(&mut self, now: Now, number: u64, operation: Operation, effects: &mut Vec<Effect>) {
+        let left = operation.deadline().saturating_sub(now.mono);
+        let after = match operation {
+            Operation::Read { .. } | Operation::Gather { .. } => left.min(self.config.read_patience),
+            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Repairing { .. } => left,
+        };
+        self.operations.insert(number, operation);
+        effects.push(Effect::Arm { timer: Timer::Operation(number), after });
+    }
+
+    /// Carries out what a coordinator decided on sending; the rest is the caller's.
+    pub(super) fn send_all(&self, number: u64, send: Vec<(NodeId, PeerRequest)>, effects: &mut Vec<Effect>) {
+        let request = self.request_id(number);
+        effects.extend(send.into_iter().map(|(to, message)| Effect::PeerRequest { to, request, message }));
+    }
+
+    pub(super) fn operation_fired(
+        &mut self,
+        now: Now,
+        number: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let Some(mut operation) = self.operations.remove(&number) else { return Ok(()) };
+        let deadline = operation.deadline();
+        let over = now.mono >= deadline;
+        match &mut operation {
+            Operation::Read { get, .. } | Operation::Gather { get, .. } => {
+                let step = if over { get.on_deadline() } else { get.on_silence(now.mono) };
+                return self.get_step(now, number, operation, step, effects);
+            }
+            Operation::Put(put) if over => {
+                let step = put.on_deadline();
+                self.put_step(now, number, operation, step, effects);
+            }
+            Operation::Forwarded { origin, .. } if over => {
+                let (origin, uncertain) = (*origin, doubt(Doubt::Deadline));
+                self.answer_write(now, origin, WriteAnswer::Unknown(uncertain), effects);
+            }
+            // The read itself has succeeded: it is answered, and the repair goes on by itself.
+            Operation::Repairing { .. } if over => self.answer_repaired(now, operation, effects),
+            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Repairing { .. } => {
+                self.operations.insert(number, operation);
+                let after = deadline.saturating_sub(now.mono);
+                effects.push(Effect::Arm { timer: Timer::Operation(number), after });
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer answered something that this shard asked.
+    pub(super) fn operation_replied(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        number: u64,
+        reply: PeerReply,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let Some(mut operation) = self.operations.remove(&number) else { return Ok(()) };
+        match &mut operation {
+            Operation::Read { get, .. } | Operation::Gather { get, .. } => {
+                let answer = match reply {
+                    PeerReply::Fetched(fetched) => match Object::decode(&fetched.object) {
+                        Ok(object) => Ok((object, fetched.took_us)),
+                        Err(why) => Err(Refusal::Malformed(why.to_string())),
+                    },
+                    other => Err(refusal_of(other)),
+                };
+                let step = get.on_reply(now.mono, from, answer);
+                return self.get_step(now, number, operation, step, effects);
+            }
+            Operation::Put(put) => {
+                let answer = match reply {
+                    PeerReply::Replicated(replicated) => Ok(replicated),
+                    other => Err(refusal_of(other)),
+                };
+                let step = put.on_reply(now.mono, from, answer);
+                self.put_step(now, number, operation, step, effects);
+            }
+            Operation::Forwarded { to, .. } if *to == from => self.forward_replied(now, operation, reply, effects),
+            Operation::Forwarded { .. } => {
+                self.operations.insert(number, operation);
+            }
+            Operation::Repairing { waiting, held, .. } => {
+                if waiting.remove(&from) && matches!(reply, PeerReply::Replicated(_)) {
+                    *held += 1;
+                }
+                self.repair_step(now, number, operation, effects);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn link_down(&mut self, now: Now, peer: NodeId, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        self.liveness.on_link_down(peer);
+        let numbers: Vec<u64> = self.operations.keys().copied().collect();
+        for number in numbers {
+            let Some(mut operation) = self.operations.remove(&number) else { continue };
+            match &mut operation {
+                Operation::Read { get, .. } | Operation::Gather { get, .. } => {
+                    let step = get.on_link_down(now.mono, peer);
+                    self.get_step(now, number, operation, step, effects)?;
+                }
+                Operation::Put(put) => {
+                    let step = put.on_link_down(peer);
+                    self.put_step(now, number, operation, step, effects);
+                }
+                Operation::Forwarded { origin, to, .. } if *to == peer => {
+                    let (origin, uncertain) = (*origin, doubt(Doubt::LinkBroke));
+                    self.answer_write(now, origin, WriteAnswer::Unknown(uncertain), effects);
+                }
+                Operation::Forwarded { .. } => {
+                    self.operations.insert(number, operation);
+                }
+                Operation::Repairing { waiting, .. } => {
+                    waiting.remove(&peer);
+                    self.repair_step(now, number, operation, effects);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever asked is gone, or does not want to know any more.
+    pub(super) fn forget_origin(&mut self, gone: impl Fn(&Origin) -> bool) {
+        self.operations.retain(|_, operation| !(operation.only_answers() && gone(&operation.origin())));
+    }
+
+    pub(super) fn get_step(
+        &mut self,
+        now: Now,
+        number: u64,
+        operation: Operation,
+        step: Step<crate::coordinator::get::GetAnswer>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        self.send_all(number, step.send, effects);
+        let Some(answer) = step.answer else {
+            let patience = operation.deadline().saturating_sub(now.mono);
+            effects.push(Effect::Arm { timer: Timer::Operation(number), after: patience });
+            self.operations.insert(number, operation);
+            return Ok(());
+        };
+        match operation {
+            Operation::Read { origin, plan, conflict, .. } => {
+                self.read_found(now, origin, plan, conflict, answer, effects)
+            }
+            Operation::Gather { write, .. } => self.gathered(now, write, answer, effects),
+            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Repairing { .. } => {
+                unreachable!("only reads and gatherings hold a get")
+            }
+        }
+    }
+
+    pub(super) fn reply(&self, origin: Origin, client: ClientReply, peer: PeerReply, effects: &mut Vec<Effect>) {
+        effects.push(match origin {
+            Origin::Client { session, request } => Effect::ClientReply { to: session, request, message: client },
+            Origin::Peer { node, request } => Effect::PeerReply { to: node, request, message: peer },
+        });
+    }
+}
+
+/// What a reply of the wrong kind amounts to.
+fn refusal_of(reply: PeerReply) -> Refusal {
+    match reply {
+        PeerReply::Refused(refusal) => refusal,
+        PeerReply::Greeted(_)
+        | PeerReply::Pong(_)
+        | PeerReply::Written(_)
+        | PeerReply::Replicated(_)
+        | PeerReply::Fetched(_)
+        | PeerReply::Unknown(_) => Refusal::Malformed("the answer is not to what was asked".to_string()),
+    }
+}
+
+pub(super) fn doubt(doubt: Doubt) -> Uncertain {
+    Uncertain { doubt, needed: 0, acks: Vec::new() }
+}

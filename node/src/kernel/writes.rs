@@ -1,0 +1,352 @@
+//! Puts and deletes: from the request to the mint, and from the commit to the answer.
+
+use super::operations::{Operation, PendingWrite, WriteAnswer, doubt};
+use super::{Effect, Kernel, Measure, Now, Outcome};
+use crate::coordinator::get::{Get, GetAnswer};
+use crate::coordinator::plan::WritePlan;
+use crate::coordinator::put::{Minted, Put, PutAnswer};
+use crate::coordinator::{Origin, Step};
+use crate::replica::Mint;
+use crate::storage::{MetaKey, Storage, StorageError, Table};
+use bytes::Bytes;
+use quorate_ring::id::{NodeId, Partition};
+use quorate_ring::topology::{Durability, QuorumKind};
+use quorate_ring::version::{Content, Context, ContextToken, Hlc, Object, SIBLINGS_MAX};
+use quorate_ring::wire::OBJECT_BYTES_MAX;
+use quorate_ring::wire::client::{Change, ClientReply, Supersede, WriteRequest};
+use quorate_ring::wire::failure::{Doubt, Refusal};
+use quorate_ring::wire::peer::{Coordinate, PeerReply, PeerRequest};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// How far ahead the mark of given timestamps is kept in the store, so that it is seldom written.
+const HLC_MARK_AHEAD_MS: u64 = 1_000;
+
+impl<S: Storage> Kernel<S> {
+    /// A put or delete arrives, from a client or from a gateway that is no owner.
+    pub(super) fn write(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        arrived: Duration,
+        request: WriteRequest,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let admitted = self.admit().and_then(|()| WritePlan::new(&self.layout, now, arrived, &request));
+        let plan = match admitted {
+            Ok(plan) => plan,
+            Err(refusal) => return self.refuse_write(now, origin, refusal, effects),
+        };
+        if !self.replicas.contains_key(&plan.route.partition) || self.config.rebuilding {
+            match origin {
+                Origin::Client { .. } => self.forward(now, origin, request, &plan, BTreeSet::new(), effects),
+                Origin::Peer { .. } => {
+                    let why = if self.config.rebuilding { Refusal::NotReady } else { Refusal::NotOwner };
+                    self.refuse_write(now, origin, why, effects)?;
+                }
+            }
+            return Ok(());
+        }
+        if self.disk_reserve {
+            return self.refuse_write(now, origin, Refusal::DiskReserve, effects);
+        }
+        let got = 1 + self.reachable_others(now, plan.route.partition).len() as u8;
+        if got < plan.w {
+            let refusal = Refusal::Unavailable { needed: plan.w, got };
+            return self.refuse_write(now, origin, refusal, effects);
+        }
+        let WriteRequest { change, supersede, op_id, hlc, .. } = request;
+        let write = PendingWrite { origin, plan, change, supersede, op_id, hlc };
+        match write.supersede {
+            Supersede::Latest => self.gather(now, write, effects),
+            Supersede::Seen(_) | Supersede::Local | Supersede::Nothing => self.mint(now, write, None, effects),
+        }
+    }
+
+    /// Asks R owners what they know of the key, so that the write supersedes all that was acknowledged before.
+    fn gather(&mut self, now: Now, write: PendingWrite, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        let route = write.plan.route.clone();
+        let replica = self.replicas.get(&route.partition).expect("only owners gather");
+        let own = replica.known(&self.store, &route.place)?;
+        let others = self.reachable_others(now, route.partition);
+        let epoch = self.layout.epoch();
+        // Strict, whatever the quorum of the write: a gathering that misses what was acknowledged is none.
+        let op = Some(write.op_id);
+        let mut get = Get::new(route, write.plan.r, QuorumKind::Strict, epoch, op, others.into_iter());
+        let step = get.begin(now.mono, Some((self.config.node, own.context_only())));
+        let number = self.number();
+        if step.answer.is_none() {
+            self.send_all(number, step.send, effects);
+            self.enrol(now, number, Operation::Gather { write, get }, effects);
+            return Ok(());
+        }
+        self.get_step(now, number, Operation::Gather { write, get }, step, effects)
+    }
+
+    pub(super) fn gathered(
+        &mut self,
+        now: Now,
+        write: PendingWrite,
+        answer: GetAnswer,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let origin = write.origin;
+        let found = match answer {
+            GetAnswer::Found(found) => found,
+            GetAnswer::Unavailable { needed, got } => {
+                return self.refuse_write(now, origin, Refusal::Unavailable { needed, got }, effects);
+            }
+            GetAnswer::DeadlinePassed => return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects),
+        };
+        // An owner that holds the event of this op id sent its whole object: ours learns of it, and mints nothing.
+        for (_, object) in &found.answers {
+            if object.event_of(write.op_id).is_some() {
+                self.merge(&write.plan.route.place, write.plan.route.partition, object, &[])?;
+            }
+        }
+        self.mint(now, write, Some(found.union.context().clone()), effects)
+    }
+
+    /// Stages the event, or finds that it is known already. What follows waits for the commit.
+    fn mint(
+        &mut self,
+        now: Now,
+        write: PendingWrite,
+        gathered: Option<Context>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let PendingWrite { origin, plan, change, supersede, op_id, hlc } = write;
+        let place = &plan.route.place;
+        let replica = self.replicas.get_mut(&plan.route.partition).expect("only owners mint");
+        let stored = replica.stored(&self.store, place)?.unwrap_or_default();
+        let (dot, hlc, object, repeated) = match stored.event_of(op_id) {
+            Some(dot) => (dot, stored.hlc_max(), stored, true),
+            None => {
+                let seen = match supersede {
+                    Supersede::Seen(_) => plan.seen.clone().expect("the plan of a write with a context holds it"),
+                    Supersede::Latest => gathered.expect("a latest write is minted after its gathering"),
+                    Supersede::Local => stored.context().clone(),
+                    Supersede::Nothing => Context::new(),
+                };
+                if let Err(refusal) = check_size(&stored, &seen, &change) {
+                    return self.refuse_write(now, origin, refusal, effects);
+                }
+                let hlc = self.next_hlc(now, hlc, stored.hlc_max(), effects);
+                let content = match change {
+                    Change::Put { value, expires_ms } => Some(Content { value, hlc, expires_ms, op_id }),
+                    Change::Delete => None,
+                };
+                self.stage_hlc_mark();
+                let mint = Mint { op_id, hlc, seen, content };
+                let replica = self.replicas.get_mut(&plan.route.partition).expect("only owners mint");
+                let (dot, object) = replica.mint(&mut self.store, place, self.config.actor, mint)?;
+                self.clocks.changed(plan.route.partition, self.config.actor);
+                (dot, hlc, object, false)
+            }
+        };
+        self.sync |= plan.durability == Durability::Sync;
+        let cluster = self.layout.topology().cluster;
+        let minted = Minted {
+            epoch: self.layout.epoch(),
+            node: self.config.node,
+            dot,
+            hlc,
+            object: object.encode(),
+            context: ContextToken::seal(cluster, place.bucket, &place.key, object.context()),
+            siblings: object.siblings().len() as u32,
+            repeated,
+        };
+        let number = self.number();
+        self.enrol(now, number, Operation::Put(Put::staged(origin, plan, minted)), effects);
+        self.minted.push(number);
+        Ok(())
+    }
+
+    /// The batch with a write is committed: the other owners are told.
+    pub(super) fn put_committed(&mut self, now: Now, number: u64, effects: &mut Vec<Effect>) {
+        let Some(Operation::Put(mut put)) = self.operations.remove(&number) else { return };
+        let others = self.linked_others(put.plan.route.partition);
+        let step = put.begin(now.mono, others.into_iter());
+        self.put_step(now, number, Operation::Put(put), step, effects);
+    }
+
+    pub(super) fn put_step(
+        &mut self,
+        now: Now,
+        number: u64,
+        operation: Operation,
+        step: Step<PutAnswer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Operation::Put(put) = operation else { unreachable!("only puts take the steps of a put") };
+        self.send_all(number, step.send, effects);
+        let (origin, began) = (put.origin, put.plan.route.began);
+        match step.answer {
+            Some(PutAnswer::Applied(receipt)) => {
+                self.counters.writes += 1;
+                let took = now.mono.saturating_sub(began);
+                effects.push(Effect::Measure(Measure::Written { outcome: Outcome::Ok, took }));
+                self.answer_write(now, origin, WriteAnswer::Applied(receipt), effects);
+            }
+            Some(PutAnswer::Unknown(uncertain)) => {
+                let took = now.mono.saturating_sub(began);
+                effects.push(Effect::Measure(Measure::Written { outcome: Outcome::Unknown, took }));
+                self.answer_write(now, origin, WriteAnswer::Unknown(uncertain), effects);
+            }
+            None => {}
+        }
+        if !step.done {
+            self.operations.insert(number, Operation::Put(put));
+        }
+    }
+
+    /// Hands a write to the nearest owner that can be reached. Fails over only while nothing was written.
+    fn forward(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        request: WriteRequest,
+        plan: &WritePlan,
+        tried: BTreeSet<NodeId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let route = &plan.route;
+        let next = self.reachable_others(now, route.partition).into_iter().find(|owner| !tried.contains(owner));
+        let Some(to) = next else {
+            let refusal = Refusal::Unavailable { needed: 1, got: 0 };
+            return self.answer_write(now, origin, WriteAnswer::Refused(refusal), effects);
+        };
+        let left = route.deadline.saturating_sub(now.mono).as_millis();
+        let mut write = request.clone();
+        write.deadline_ms = u32::try_from(left).unwrap_or(u32::MAX);
+        let number = self.number();
+        self.send_all(number, vec![(to, PeerRequest::Coordinate(Coordinate { write }))], effects);
+        let (began, deadline) = (route.began, route.deadline);
+        let operation = Operation::Forwarded { origin, write: Box::new(request), began, deadline, to, tried };
+        self.enrol(now, number, operation, effects);
+    }
+
+    pub(super) fn forward_replied(
+        &mut self,
+        now: Now,
+        operation: Operation,
+        reply: PeerReply,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Operation::Forwarded { origin, write, began, to, mut tried, .. } = operation else {
+            unreachable!("only a forwarded write is answered by its coordinator")
+        };
+        let answer = match reply {
+            PeerReply::Written(receipt) => WriteAnswer::Applied(receipt),
+            PeerReply::Unknown(uncertain) => WriteAnswer::Unknown(uncertain),
+            PeerReply::Refused(
+                Refusal::NotOwner
+                | Refusal::NotReady
+                | Refusal::ShuttingDown
+                | Refusal::DiskReserve
+                | Refusal::Overloaded { .. },
+            ) => {
+                tried.insert(to);
+                return match WritePlan::new(&self.layout, now, began, &write) {
+                    Ok(plan) => self.forward(now, origin, *write, &plan, tried, effects),
+                    Err(refusal) => self.answer_write(now, origin, WriteAnswer::Refused(refusal), effects),
+                };
+            }
+            PeerReply::Refused(refusal) => WriteAnswer::Refused(refusal),
+            PeerReply::Greeted(_) | PeerReply::Pong(_) | PeerReply::Replicated(_) | PeerReply::Fetched(_) => {
+                WriteAnswer::Unknown(doubt(Doubt::LinkBroke))
+            }
+        };
+        self.answer_write(now, origin, answer, effects);
+    }
+
+    fn refuse_write(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        refusal: Refusal,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let outcome = match &refusal {
+            Refusal::Overloaded { .. } => Outcome::Overloaded,
+            refusal if refusal.worth_a_retry() => Outcome::Unavailable,
+            _ => Outcome::Error,
+        };
+        effects.push(Effect::Measure(Measure::Written { outcome, took: Duration::ZERO }));
+        self.answer_write(now, origin, WriteAnswer::Refused(refusal), effects);
+        Ok(())
+    }
+
+    pub(super) fn answer_write(&self, _: Now, origin: Origin, answer: WriteAnswer, effects: &mut Vec<Effect>) {
+        effects.push(match origin {
+            Origin::Client { session, request } => {
+                let message = match answer {
+                    WriteAnswer::Applied(receipt) => ClientReply::Written(receipt),
+                    WriteAnswer::Refused(refusal) => ClientReply::Refused(refusal),
+                    WriteAnswer::Unknown(uncertain) => ClientReply::Unknown(uncertain),
+                };
+                Effect::ClientReply { to: session, request, message }
+            }
+            Origin::Peer { node, request } => {
+                let message = match answer {
+                    WriteAnswer::Applied(receipt) => PeerReply::Written(receipt),
+                    WriteAnswer::Refused(refusal) => PeerReply::Refused(refusal),
+                    WriteAnswer::Unknown(uncertain) => PeerReply::Unknown(uncertain),
+                };
+                Effect::PeerReply { to: node, request, message }
+            }
+        });
+    }
+
+    /// The other owners that can be reached, nearest first: those that answer as usual, then the suspects.
+    pub(super) fn reachable_others(&self, now: Now, partition: Partition) -> Vec<NodeId> {
+        let mut others = self.linked_others(partition);
+        others.retain(|peer| self.liveness.reachable(*peer, now.mono));
+        others.sort_by_key(|peer| self.liveness.state(*peer, now.mono));
+        others
+    }
+
+    fn linked_others(&self, partition: Partition) -> Vec<NodeId> {
+        let list = self.layout.preference(partition).expect("plans are made from the same layout");
+        let others = list.owners().iter().copied().filter(|owner| *owner != self.config.node);
+        others.filter(|peer| self.liveness.linked(*peer)).collect()
+    }
+
+    /// Above everything that this coordinator gave out, that it holds for the key, and that the client has seen. A
+    /// timestamp too far ahead of the wall clock is kept above for its own key, but does not move the node's clock.
+    fn next_hlc(&mut self, now: Now, client: Hlc, key: Hlc, effects: &mut Vec<Effect>) -> Hlc {
+        let limit = Hlc::from_wall(now.wall_ms + self.config.clock_drift_max.as_millis() as u64);
+        let sound = |seen: Hlc| if seen <= limit { seen } else { Hlc::default() };
+        if client.max(key) > limit {
+            effects.push(Effect::Measure(Measure::ClockAhead));
+        }
+        self.hlc = Hlc::next(now.wall_ms, self.hlc.max(sound(client)).max(sound(key)));
+        if key <= limit { self.hlc } else { Hlc::next(now.wall_ms, key) }
+    }
+
+    /// After a restart timestamps go on above this mark.
+    fn stage_hlc_mark(&mut self) {
+        if self.hlc < self.hlc_mark {
+            return;
+        }
+        self.hlc_mark = Hlc::from_wall(self.hlc.wall_ms() + HLC_MARK_AHEAD_MS);
+        let mark = Bytes::copy_from_slice(&self.hlc_mark.0.to_be_bytes());
+        let row = MetaKey::HlcMark { shard: self.config.shard }.encode();
+        self.store.stage(Table::Meta, row.into(), Some(mark));
+    }
+}
+
+/// Refuses a write that would leave too many siblings, or too large an object.
+fn check_size(stored: &Object, seen: &Context, change: &Change) -> Result<(), Refusal> {
+    let Change::Put { value, .. } = change else { return Ok(()) };
+    let left = stored.left_by(seen);
+    if left + 1 > SIBLINGS_MAX {
+        return Err(Refusal::TooManySiblings { siblings: left as u32 });
+    }
+    let kept = stored.siblings().iter().filter(|(dot, _)| !seen.covers(*dot));
+    let length = value.len() + kept.map(|(_, content)| content.value.len()).sum::<usize>();
+    if length > OBJECT_BYTES_MAX {
+        return Err(Refusal::ObjectLength { length: length as u64, limit: OBJECT_BYTES_MAX as u64 });
+    }
+    Ok(())
+}
