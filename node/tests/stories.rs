@@ -1,0 +1,367 @@
+//! Stories of a few shards: real kernels over memory, every message delivered in order and at once.
+
+use bytes::Bytes;
+use quorate_node::kernel::{Effect, Event, Kernel, Now, SessionId, ShardConfig};
+use quorate_node::storage::MemoryStorage;
+use quorate_ring::id::{ActorId, NodeId, OpId};
+use quorate_ring::placement::Layout;
+use quorate_ring::topology::{Count, Durability, Topology};
+use quorate_ring::version::{ContextToken, Hlc};
+use quorate_ring::wire::client::*;
+use quorate_ring::wire::failure::{Doubt, Refusal};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn layout(nodes: u16) -> Arc<Layout> {
+    let mut text = format!("cluster = \"{}\"\nepoch = 1\npartitions = 8\n", "07".repeat(16));
+    for id in 1..=nodes {
+        text += &format!(
+            "[[node]]\nid = {id}\nname = \"n{id}\"\nrack = \"r{id}\"\n\
+             client_address = \"127.0.0.1:{}\"\npeer_address = \"127.0.0.1:{}\"\n",
+            7000 + id,
+            7100 + id
+        );
+    }
+    text += "[[bucket]]\nid = 1\nname = \"default\"\n[[bucket]]\nid = 2\nname = \"lww\"\nconflict = \"lww\"\n";
+    Arc::new(Layout::new(Arc::new(Topology::parse(&text).unwrap())).unwrap())
+}
+
+/// Kernels that talk to each other; nodes in `down` neither hear nor speak.
+struct World {
+    layout: Arc<Layout>,
+    kernels: BTreeMap<NodeId, Kernel<MemoryStorage>>,
+    down: BTreeSet<NodeId>,
+    ms: u64,
+    inbox: VecDeque<(NodeId, Event)>,
+    replies: BTreeMap<u64, ClientReply>,
+    next: u64,
+}
+
+impl World {
+    fn new(nodes: u16) -> Self {
+        let layout = layout(nodes);
+        let kernel = |id: u16| {
+            let config = ShardConfig::new(NodeId(id), ActorId::new(NodeId(id), 1), 0);
+            (NodeId(id), Kernel::open(config, layout.clone(), MemoryStorage::new()).unwrap())
+        };
+        let kernels = (1..=nodes).map(kernel).collect();
+        let mut world = Self {
+            layout: layout.clone(),
+            kernels,
+            down: BTreeSet::new(),
+            ms: 1_000,
+            inbox: VecDeque::new(),
+            replies: BTreeMap::new(),
+            next: 0,
+        };
+        let ids: Vec<NodeId> = world.kernels.keys().copied().collect();
+        for node in &ids {
+            for peer in ids.iter().filter(|peer| *peer != node) {
+                world.inbox.push_back((*node, Event::LinkUp { peer: *peer }));
+            }
+        }
+        world.run();
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Duration::from_millis(self.ms), wall_ms: 1_700_000_000_000 + self.ms }
+    }
+
+    fn run(&mut self) {
+        while let Some((node, event)) = self.inbox.pop_front() {
+            if self.down.contains(&node) {
+                continue;
+            }
+            let now = self.now();
+            let kernel = self.kernels.get_mut(&node).unwrap();
+            let mut effects = Vec::new();
+            kernel.handle(now, event, &mut effects).unwrap();
+            kernel.commit(&mut || now, &mut effects).unwrap();
+            for effect in effects {
+                self.carry_out(node, effect);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, node: NodeId, effect: Effect) {
+        let arrived = self.now().mono;
+        match effect {
+            Effect::ClientReply { request, message, .. } => {
+                assert!(self.replies.insert(request, message).is_none(), "request {request} was answered twice");
+            }
+            Effect::PeerRequest { to, request, message } => {
+                self.inbox.push_back((to, Event::PeerRequest { from: node, request, arrived, message }));
+            }
+            Effect::PeerReply { to, request, message } => {
+                self.inbox.push_back((to, Event::PeerReply { from: node, request, message }));
+            }
+            Effect::Arm { .. } | Effect::Measure(_) => {}
+            Effect::Amnesia { .. } => panic!("{node} has forgotten nothing"),
+        }
+    }
+
+    fn ask(&mut self, via: u16, message: ClientRequest) -> Option<ClientReply> {
+        self.next += 1;
+        let arrived = self.now().mono;
+        let event = Event::Client { from: SessionId(1), request: self.next, arrived, message };
+        self.inbox.push_back((NodeId(via), event));
+        self.run();
+        self.replies.remove(&self.next)
+    }
+
+    /// Others notice that a node is gone.
+    fn kill(&mut self, node: u16) {
+        self.down.insert(NodeId(node));
+        let others: Vec<NodeId> = self.kernels.keys().copied().filter(|id| id.0 != node).collect();
+        for other in others {
+            self.inbox.push_back((other, Event::LinkDown { peer: NodeId(node) }));
+        }
+        self.run();
+    }
+
+    fn put(&mut self, via: u16, write: WriteRequest) -> Receipt {
+        match self.ask(via, ClientRequest::Write(write)) {
+            Some(ClientReply::Written(receipt)) => receipt,
+            other => panic!("not written: {other:?}"),
+        }
+    }
+
+    fn get(&mut self, via: u16, bucket: u32, key: &'static str) -> ReadAnswer {
+        match self.ask(via, ClientRequest::Read(read(bucket, key))) {
+            Some(ClientReply::Read(answer)) => answer,
+            other => panic!("not read: {other:?}"),
+        }
+    }
+
+    fn values(&mut self, via: u16, bucket: u32, key: &'static str) -> Vec<String> {
+        let answer = self.get(via, bucket, key);
+        answer.siblings.iter().map(|s| String::from_utf8(s.value.to_vec()).unwrap()).collect()
+    }
+
+    fn owners(&self, key: &str) -> Vec<u16> {
+        let partition = self.layout.partition(&self.layout.topology().buckets[0], key.as_bytes());
+        self.layout.preference(partition).unwrap().owners().iter().map(|id| id.0).collect()
+    }
+
+    fn non_owner(&self, key: &str) -> u16 {
+        self.kernels.keys().map(|id| id.0).find(|id| !self.owners(key).contains(id)).unwrap()
+    }
+}
+
+fn write(bucket: u32, key: &'static str, value: &'static str, supersede: Supersede, op: u8) -> WriteRequest {
+    WriteRequest {
+        epoch: quorate_ring::id::Epoch(1),
+        bucket: quorate_ring::id::BucketId(bucket),
+        key: Bytes::from_static(key.as_bytes()),
+        change: Change::Put { value: Bytes::from_static(value.as_bytes()), expires_ms: None },
+        supersede,
+        op_id: OpId([op; 16]),
+        hlc: Hlc::default(),
+        r: None,
+        w: None,
+        quorum: None,
+        durability: None,
+        deadline_ms: 1_000,
+    }
+}
+
+fn read(bucket: u32, key: &'static str) -> ReadRequest {
+    ReadRequest {
+        epoch: quorate_ring::id::Epoch(1),
+        bucket: quorate_ring::id::BucketId(bucket),
+        key: Bytes::from_static(key.as_bytes()),
+        r: None,
+        quorum: None,
+        blocking_repair: false,
+        deadline_ms: 1_000,
+    }
+}
+
+#[test]
+fn two_puts_one_after_the_other_through_different_nodes_leave_one_value() {
+    let mut world = World::new(5);
+    for (via, supersede) in [(1, Supersede::Latest), (2, Supersede::Latest), (3, Supersede::Latest)] {
+        let value = ["one", "two", "three"][via - 1];
+        let receipt = world.put(via as u16, write(1, "k", value, supersede, via as u8));
+        assert!(receipt.acks.len() >= 2 && receipt.siblings == 1, "{receipt:?}");
+        assert!(receipt.acks.iter().all(|ack| ack.durability == Durability::Sync));
+    }
+    for via in 1..=5 {
+        assert_eq!(world.values(via, 1, "k"), ["three"]);
+    }
+}
+
+#[test]
+fn two_writers_with_the_same_context_leave_siblings_until_one_resolves_them() {
+    let mut world = World::new(3);
+    world.put(1, write(1, "k", "base", Supersede::Latest, 1));
+    let seen = world.get(1, 1, "k").context;
+    world.put(1, write(1, "k", "left", Supersede::Seen(seen.clone()), 2));
+    world.put(2, write(1, "k", "right", Supersede::Seen(seen), 3));
+    let mut both = world.values(3, 1, "k");
+    both.sort();
+    assert_eq!(both, ["left", "right"]);
+    let seen = world.get(3, 1, "k").context;
+    world.put(3, write(1, "k", "both", Supersede::Seen(seen), 4));
+    assert_eq!(world.values(1, 1, "k"), ["both"]);
+}
+
+#[test]
+fn an_lww_bucket_shows_one_winner_everywhere_and_counts_the_other() {
+    let mut world = World::new(3);
+    world.put(1, write(2, "k", "first", Supersede::Nothing, 1));
+    world.ms += 5;
+    world.put(2, write(2, "k", "second", Supersede::Nothing, 2));
+    for via in 1..=3 {
+        let answer = world.get(via, 2, "k");
+        assert_eq!((answer.siblings.len(), answer.set_aside), (1, 1));
+        assert_eq!(&answer.siblings[0].value[..], b"second");
+    }
+}
+
+#[test]
+fn a_delete_leaves_nothing_and_a_key_that_never_was_reads_the_same() {
+    let mut world = World::new(3);
+    world.put(1, write(1, "k", "v", Supersede::Latest, 1));
+    let delete = WriteRequest { change: Change::Delete, ..write(1, "k", "", Supersede::Latest, 2) };
+    world.put(2, delete);
+    assert!(world.values(3, 1, "k").is_empty() && world.values(3, 1, "never").is_empty());
+}
+
+#[test]
+fn a_retry_is_known_as_one_even_when_another_write_came_between() {
+    let mut world = World::new(3);
+    let first = write(1, "k", "x", Supersede::Latest, 1);
+    let receipt = world.put(1, first.clone());
+    world.put(2, write(1, "k", "y", Supersede::Latest, 2));
+    let again = world.put(1, first.clone());
+    assert!(again.repeated && again.dot == receipt.dot);
+    // Through another coordinator too: it asks the owners before it mints.
+    assert!(world.put(3, first).repeated);
+    assert_eq!(world.values(2, 1, "k"), ["y"]);
+}
+
+#[test]
+fn with_two_of_three_owners_known_dead_nothing_is_applied() {
+    let mut world = World::new(5);
+    let owners = world.owners("k");
+    world.kill(owners[1]);
+    world.kill(owners[2]);
+    for via in [owners[0], world.non_owner("k")] {
+        let answer = world.ask(via, ClientRequest::Write(write(1, "k", "v", Supersede::Nothing, 1)));
+        assert_eq!(answer, Some(ClientReply::Refused(Refusal::Unavailable { needed: 2, got: 1 })));
+    }
+    let answer = world.ask(owners[0], ClientRequest::Read(read(1, "k")));
+    assert_eq!(answer, Some(ClientReply::Refused(Refusal::Unavailable { needed: 2, got: 1 })));
+    let one = ReadRequest { r: Some(Count::One), ..read(1, "k") };
+    assert!(matches!(world.ask(owners[0], ClientRequest::Read(one)), Some(ClientReply::Read(a)) if a.siblings.is_empty()));
+}
+
+#[test]
+fn when_the_owners_die_under_way_the_outcome_is_unknown() {
+    let mut world = World::new(3);
+    // They hear nothing more, but nobody has noticed yet.
+    world.down.extend([NodeId(2), NodeId(3)]);
+    let asked = write(1, "k", "v", Supersede::Nothing, 1);
+    assert_eq!(world.ask(1, ClientRequest::Write(asked)), None);
+    let request = world.next;
+    world.kill(2);
+    world.kill(3);
+    match world.replies.remove(&request) {
+        Some(ClientReply::Unknown(u)) => assert_eq!((u.doubt, u.needed, u.acks.len()), (Doubt::OwnersFailed, 2, 1)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bad_requests_are_refused_each_for_its_reason() {
+    let mut world = World::new(3);
+    let good = || write(1, "k", "v", Supersede::Nothing, 1);
+    let elsewhere = ContextToken::seal(
+        world.layout.topology().cluster,
+        quorate_ring::id::BucketId(1),
+        b"other",
+        &quorate_ring::version::Context::new(),
+    );
+    let long = Bytes::from(vec![b'k'; 5_000]);
+    let big = Change::Put { value: Bytes::from(vec![0; 1024 * 1024 + 1]), expires_ms: None };
+    let cases = [
+        (WriteRequest { key: Bytes::new(), ..good() }, "1 to 4096 bytes"),
+        (WriteRequest { key: long, ..good() }, "1 to 4096 bytes"),
+        (WriteRequest { change: big, ..good() }, "up to 1048576 bytes"),
+        (WriteRequest { w: Some(Count::Exactly(4)), ..good() }, "ask for 1 to 3"),
+        (WriteRequest { r: Some(Count::Exactly(0)), ..good() }, "ask for 1 to 3"),
+        (WriteRequest { epoch: quorate_ring::id::Epoch(9), ..good() }, "epoch 9"),
+        (WriteRequest { bucket: quorate_ring::id::BucketId(77), ..good() }, "bucket number 77"),
+        (WriteRequest { supersede: Supersede::Seen(elsewhere), ..good() }, "another key"),
+        (WriteRequest { deadline_ms: 0, ..good() }, "deadline"),
+    ];
+    for (request, reason) in cases {
+        match world.ask(1, ClientRequest::Write(request)) {
+            Some(ClientReply::Refused(refusal)) => assert!(refusal.to_string().contains(reason), "{refusal}"),
+            other => panic!("{reason}: {other:?}"),
+        }
+    }
+    assert!(world.values(2, 1, "k").is_empty());
+}
+
+#[test]
+fn sixty_four_siblings_are_the_most_a_client_can_make() {
+    let mut world = World::new(3);
+    for op in 0..64 {
+        world.put(1, write(1, "k", "v", Supersede::Nothing, op + 1));
+    }
+    let answer = world.ask(1, ClientRequest::Write(write(1, "k", "v", Supersede::Nothing, 99)));
+    assert_eq!(answer, Some(ClientReply::Refused(Refusal::TooManySiblings { siblings: 64 })));
+    world.put(1, write(1, "k", "resolved", Supersede::Local, 100));
+    assert_eq!(world.values(2, 1, "k"), ["resolved"]);
+}
+
+#[test]
+fn a_read_repairs_the_owner_that_missed_the_write() {
+    let mut world = World::new(3);
+    let owners = world.owners("k");
+    world.down.insert(NodeId(owners[2]));
+    world.put(owners[0], write(1, "k", "v", Supersede::Nothing, 1));
+    world.down.clear();
+    let all = ReadRequest { r: Some(Count::All), blocking_repair: true, ..read(1, "k") };
+    match world.ask(owners[0], ClientRequest::Read(all)) {
+        Some(ClientReply::Read(answer)) => assert_eq!(answer.siblings.len(), 1),
+        other => panic!("{other:?}"),
+    }
+    let alone = ReadRequest { r: Some(Count::One), ..read(1, "k") };
+    match world.ask(owners[2], ClientRequest::Read(alone)) {
+        Some(ClientReply::Read(answer)) => assert_eq!(answer.siblings.len(), 1, "the owner was not repaired"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_page_shows_what_one_node_holds() {
+    let mut world = World::new(3);
+    for (op, key) in ["a/1", "a/2", "b/1"].into_iter().enumerate() {
+        world.put(1, write(1, key, "v", Supersede::Nothing, op as u8 + 1));
+    }
+    let mut keys = Vec::new();
+    for index in 0..8 {
+        let scan = ScanRequest {
+            epoch: quorate_ring::id::Epoch(1),
+            partition: quorate_ring::id::Partition { n: 3, index },
+            bucket: Some(quorate_ring::id::BucketId(1)),
+            prefix: b"a/".to_vec(),
+            after: None,
+            bytes_max: 1 << 20,
+        };
+        match world.ask(2, ClientRequest::Scan(scan)) {
+            Some(ClientReply::Page(page)) => {
+                assert!(page.done);
+                keys.extend(page.records.into_iter().map(|r| r.key));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    keys.sort();
+    assert_eq!(keys, [&b"a/1"[..], b"a/2"]);
+}
