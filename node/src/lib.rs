@@ -3,10 +3,12 @@
 //! - [`kernel`]: the state machine of a shard; it decides purely, and knows no clock, socket or thread.
 //! - [`coordinator`]: whom to ask, when it is enough, what to answer.
 //! - [`replica`]: one copy of a partition: its clock, its log, mint and merge.
+//! - [`anti_entropy`]: pull, full sync, and the collection of what is settled.
 //! - [`liveness`]: which peers can be reached, judged link by link.
 //! - [`storage`]: where replica state lies, in RocksDB or in memory.
 //! - `runtime`: the only room that knows tokio, quinn, threads and the clock of the machine.
 
+pub mod anti_entropy;
 pub mod coordinator;
 pub mod kernel;
 pub mod liveness;

@@ -8,8 +8,9 @@
 use crate::storage::{LogEntry, MetaKey, Read, Staged, Storage, StorageError, Table};
 use crate::storage::{log_key, log_range, object_key, parse_log_key};
 use bytes::Bytes;
-use quorate_ring::id::{ActorId, BucketId, OpId, Partition};
+use quorate_ring::id::{ActorId, BucketId, NodeId, OpId, Partition};
 use quorate_ring::version::{Clock, Content, Context, Dot, Hlc, Object, RecordError};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How much of the log is read at a time.
 const LOG_PAGE_BYTES: usize = 1024 * 1024;
@@ -19,6 +20,14 @@ const LOG_PAGE_BYTES: usize = 1024 * 1024;
 pub struct Place {
     pub bucket: BucketId,
     pub key: Bytes,
+}
+
+impl Place {
+    /// The key that a log entry names.
+    pub(crate) fn of(entry: &Bytes) -> Result<Self, StorageError> {
+        let entry = LogEntry::decode(entry).map_err(|why| corrupt("read the log", &why.to_string()))?;
+        Ok(Self { bucket: entry.bucket, key: entry.key })
+    }
 }
 
 /// A write as its coordinator has worked it out.
@@ -35,10 +44,31 @@ pub struct Mint {
 /// One node's copy of one partition.
 #[derive(Debug)]
 pub struct Replica {
-    partition: Partition,
-    clock: Clock,
+    pub(crate) partition: Partition,
+    pub(crate) clock: Clock,
     /// The log below is gone; never above the clock's own base.
-    floor: Context,
+    pub(crate) floor: Context,
+    /// Full syncs under way, by source.
+    pub(crate) syncs: BTreeMap<NodeId, Sync>,
+    /// Objects that may be due for erasing, and the log entries, at or below the floor, that are kept as reminders.
+    pub(crate) erasable: BTreeMap<Place, BTreeSet<Dot>>,
+}
+
+/// A full sync from one source: see `anti_entropy`.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    /// Whose state it is: a source that took a new actor is synced from the start.
+    pub(crate) actor: ActorId,
+    /// The base of the source's clock at the first page; adopted after the last.
+    pub(crate) base: Context,
+    /// The last key passed.
+    pub(crate) cursor: Option<Place>,
+}
+
+impl Sync {
+    fn passed(&self, place: &Place) -> bool {
+        self.cursor.as_ref().is_some_and(|cursor| place <= cursor)
+    }
 }
 
 impl Replica {
@@ -48,17 +78,26 @@ impl Replica {
             Some(bytes) => decode_floor(&bytes)?,
             None => Context::new(),
         };
-        let mut replica = Self { partition, clock: Clock::from_base(&floor), floor };
+        let mut replica = Self {
+            partition,
+            clock: Clock::from_base(&floor),
+            floor,
+            syncs: BTreeMap::new(),
+            erasable: BTreeMap::new(),
+        };
         let (mut from, to) = log_range(partition);
         loop {
             let rows = store.scan(Table::Log, &from, &to, LOG_PAGE_BYTES)?;
             let Some((last, _)) = rows.last() else { return Ok(replica) };
             from = last.to_vec();
             from.push(0);
-            for (key, _) in &rows {
+            for (key, entry) in &rows {
                 let (_, dot) =
                     parse_log_key(key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
                 replica.clock.insert(dot);
+                if replica.floor.covers(dot) {
+                    replica.erasable.entry(Place::of(entry)?).or_default().insert(dot);
+                }
             }
         }
     }
@@ -95,7 +134,7 @@ impl Replica {
         assert!(!self.floor.covers(dot), "{dot} of {} is minted below the floor", self.partition);
         object.write(dot, (write.op_id, write.hlc), &write.seen, write.content);
         self.stage(store, place, &object);
-        self.enter(store, place, dot);
+        self.enter(store, place, &object, dot);
         Ok((dot, object))
     }
 
@@ -110,14 +149,19 @@ impl Replica {
     ) -> Result<u32, StorageError> {
         let stored = self.stored(store, place)?;
         let mut merged = stored.clone().unwrap_or_default();
-        merged.merge(incoming, |dot| self.clock.contains(dot));
+        let passed: Vec<&Sync> = self.syncs.values().filter(|sync| sync.passed(place)).collect();
+        merged.merge(incoming, |dot| self.clock.contains(dot) || passed.iter().any(|sync| sync.base.covers(dot)));
         let nothing_to_keep = stored.is_none() && merged.is_tombstone() && self.covers(&merged);
-        if stored.as_ref() != Some(&merged) && !nothing_to_keep {
+        let changed = stored.as_ref() != Some(&merged) && !nothing_to_keep;
+        if changed {
             self.stage(store, place, &merged);
         }
         let mut fresh = 0;
         for dot in incoming.siblings().iter().map(|(dot, _)| *dot).chain(dots.iter().copied()) {
-            fresh += u32::from(self.enter(store, place, dot));
+            fresh += u32::from(self.enter(store, place, &merged, dot));
+        }
+        if changed && fresh == 0 && merged.is_tombstone() {
+            self.erasable.entry(place.clone()).or_default(); // No log entry will bring it to mind.
         }
         Ok(fresh)
     }
@@ -128,21 +172,23 @@ impl Replica {
         self.clock.base().covers_all(tombstone.context())
     }
 
-    fn enter<S: Storage>(&mut self, store: &mut Staged<S>, place: &Place, dot: Dot) -> bool {
+    fn enter<S: Storage>(&mut self, store: &mut Staged<S>, place: &Place, object: &Object, dot: Dot) -> bool {
         if dot.seq() == 0 || self.clock.contains(dot) {
             return false;
         }
         self.clock.insert(dot);
-        let entry = LogEntry { bucket: place.bucket, key: place.key.clone() };
+        let expires = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
+        let erasable = expires || object.is_tombstone();
+        let entry = LogEntry { erasable, bucket: place.bucket, key: place.key.clone() };
         store.stage(Table::Log, log_key(self.partition, dot), Some(entry.encode()));
         true
     }
 
-    fn stage<S: Storage>(&self, store: &mut Staged<S>, place: &Place, object: &Object) {
+    pub(crate) fn stage<S: Storage>(&self, store: &mut Staged<S>, place: &Place, object: &Object) {
         store.stage(Table::Objects, self.object_key(place), Some(object.encode()));
     }
 
-    fn object_key(&self, place: &Place) -> Bytes {
+    pub(crate) fn object_key(&self, place: &Place) -> Bytes {
         object_key(self.partition, place.bucket, &place.key)
     }
 }
@@ -152,10 +198,10 @@ fn decode_floor(bytes: &[u8]) -> Result<Context, StorageError> {
     Ok(object.context().clone())
 }
 
-fn corrupt_record(cause: RecordError) -> StorageError {
+pub(crate) fn corrupt_record(cause: RecordError) -> StorageError {
     corrupt("read a record", &cause.to_string())
 }
 
-fn corrupt(doing: &'static str, cause: &str) -> StorageError {
+pub(crate) fn corrupt(doing: &'static str, cause: &str) -> StorageError {
     StorageError { doing, cause: cause.to_string() }
 }

@@ -1,8 +1,8 @@
 //! Stories of a few shards: real kernels over memory, every message delivered in order and at once.
 
 use bytes::Bytes;
-use quorate_node::kernel::{Effect, Event, Kernel, Now, SessionId, ShardConfig};
-use quorate_node::storage::MemoryStorage;
+use quorate_node::kernel::{Effect, Event, Kernel, Now, SessionId, ShardConfig, Timer};
+use quorate_node::storage::{MemoryStorage, Read, Table};
 use quorate_ring::id::{ActorId, NodeId, OpId};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Count, Durability, Topology};
@@ -36,6 +36,7 @@ struct World {
     inbox: VecDeque<(NodeId, Event)>,
     replies: BTreeMap<u64, ClientReply>,
     next: u64,
+    joined: Vec<NodeId>,
 }
 
 impl World {
@@ -54,6 +55,7 @@ impl World {
             inbox: VecDeque::new(),
             replies: BTreeMap::new(),
             next: 0,
+            joined: Vec::new(),
         };
         let ids: Vec<NodeId> = world.kernels.keys().copied().collect();
         for node in &ids {
@@ -98,6 +100,7 @@ impl World {
                 self.inbox.push_back((to, Event::PeerReply { from: node, request, message }));
             }
             Effect::Arm { .. } | Effect::Measure(_) => {}
+            Effect::Joined => self.joined.push(node),
             Effect::Amnesia { .. } => panic!("{node} has forgotten nothing"),
         }
     }
@@ -119,6 +122,47 @@ impl World {
             self.inbox.push_back((other, Event::LinkDown { peer: NodeId(node) }));
         }
         self.run();
+    }
+
+    /// Time goes by, in ticks.
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 250 {
+            self.ms += 250;
+            for id in self.kernels.keys().copied().collect::<Vec<_>>() {
+                self.inbox.push_back((id, Event::Fired { timer: Timer::Tick }));
+            }
+            self.run();
+        }
+    }
+
+    /// A node is there again, and everybody links up with it.
+    fn revive(&mut self, node: u16) {
+        let node = NodeId(node);
+        self.down.remove(&node);
+        for other in self.kernels.keys().copied().filter(|id| *id != node).collect::<Vec<_>>() {
+            self.inbox.push_back((node, Event::LinkDown { peer: other }));
+            self.inbox.push_back((node, Event::LinkUp { peer: other }));
+            self.inbox.push_back((other, Event::LinkUp { peer: node }));
+        }
+        self.run();
+    }
+
+    /// A node loses its disk, and comes back empty under a new actor.
+    fn wipe(&mut self, node: u16) {
+        self.kill(node);
+        let actor = ActorId::new(NodeId(node), self.ms);
+        let config = ShardConfig { rebuilding: true, ..ShardConfig::new(NodeId(node), actor, self.ms) };
+        let kernel = Kernel::open(config, self.layout.clone(), MemoryStorage::new()).unwrap();
+        self.kernels.insert(NodeId(node), kernel);
+        self.revive(node);
+    }
+
+    fn rows(&self, node: u16, table: Table) -> usize {
+        self.kernels[&NodeId(node)].store().scan(table, &[], &[0xff; 32], usize::MAX).unwrap().len()
+    }
+
+    fn alone(&mut self, via: u16, key: &'static str) -> Option<ClientReply> {
+        self.ask(via, ClientRequest::Read(ReadRequest { r: Some(Count::One), ..read(1, key) }))
     }
 
     fn put(&mut self, via: u16, write: WriteRequest) -> Receipt {
@@ -256,7 +300,9 @@ fn with_two_of_three_owners_known_dead_nothing_is_applied() {
     let answer = world.ask(owners[0], ClientRequest::Read(read(1, "k")));
     assert_eq!(answer, Some(ClientReply::Refused(Refusal::Unavailable { needed: 2, got: 1 })));
     let one = ReadRequest { r: Some(Count::One), ..read(1, "k") };
-    assert!(matches!(world.ask(owners[0], ClientRequest::Read(one)), Some(ClientReply::Read(a)) if a.siblings.is_empty()));
+    assert!(
+        matches!(world.ask(owners[0], ClientRequest::Read(one)), Some(ClientReply::Read(a)) if a.siblings.is_empty())
+    );
 }
 
 #[test]
@@ -364,4 +410,81 @@ fn a_page_shows_what_one_node_holds() {
     }
     keys.sort();
     assert_eq!(keys, [&b"a/1"[..], b"a/2"]);
+}
+
+fn delete(key: &'static str, op: u8) -> WriteRequest {
+    WriteRequest { change: Change::Delete, ..write(1, key, "", Supersede::Latest, op) }
+}
+
+#[test]
+fn an_owner_that_was_away_pulls_what_it_missed() {
+    let mut world = World::new(3);
+    world.put(1, write(1, "before", "v", Supersede::Nothing, 1));
+    world.kill(3);
+    world.put(1, write(1, "while", "v", Supersede::Nothing, 2));
+    world.put(2, delete("before", 3));
+    world.pass(2_000);
+    world.revive(3);
+    world.pass(3_000);
+    match world.alone(3, "while") {
+        Some(ClientReply::Read(answer)) => assert_eq!(answer.siblings.len(), 1, "it was not pulled"),
+        other => panic!("{other:?}"),
+    }
+    match world.alone(3, "before") {
+        Some(ClientReply::Read(answer)) => assert!(answer.siblings.is_empty(), "the delete was not pulled"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn once_all_owners_have_seen_a_delete_nothing_of_it_is_left() {
+    let mut world = World::new(3);
+    world.put(1, write(1, "k", "v", Supersede::Nothing, 1));
+    world.kill(3);
+    world.put(1, delete("k", 2));
+    world.pass(5_000);
+    assert!(world.rows(1, Table::Objects) == 1, "a tombstone went before all owners had seen it");
+    world.revive(3);
+    world.pass(5_000);
+    for node in 1..=3 {
+        assert_eq!((world.rows(node, Table::Objects), world.rows(node, Table::Log)), (0, 0), "node {node}");
+    }
+    // What was erased stays known: a late retry of the first put brings nothing back.
+    assert!(world.values(2, 1, "k").is_empty());
+}
+
+#[test]
+fn a_wiped_node_answers_only_when_it_has_copied_everything() {
+    let mut world = World::new(3);
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    for (op, key) in keys.into_iter().enumerate() {
+        world.put(1, write(1, key, "v", Supersede::Nothing, op as u8 + 1));
+    }
+    world.pass(3_000); // Logs are cut: only a full sync can help.
+    assert_eq!(world.rows(1, Table::Log), 0);
+    world.wipe(2);
+    assert_eq!(world.alone(2, "a").map(|reply| matches!(reply, ClientReply::Read(_))), Some(true), "others answer");
+    assert!(world.joined.is_empty());
+    world.pass(20_000);
+    assert_eq!(world.joined, [NodeId(2)]);
+    assert_eq!(world.rows(2, Table::Objects), keys.len());
+    let receipt = world.put(2, write(1, "a", "w", Supersede::Latest, 50));
+    assert_eq!(receipt.coordinator, NodeId(2));
+    assert_eq!(world.values(3, 1, "a"), ["w"]);
+}
+
+#[test]
+fn expired_content_reads_as_deleted_and_goes_when_it_is_settled() {
+    let mut world = World::new(3);
+    let expires_ms = Some(world.now().wall_ms + 5_000);
+    let value = Bytes::from_static(b"soon gone");
+    world
+        .put(1, WriteRequest { change: Change::Put { value, expires_ms }, ..write(1, "k", "", Supersede::Nothing, 1) });
+    assert_eq!(world.values(2, 1, "k").len(), 1);
+    world.pass(5_000);
+    assert!(world.values(2, 1, "k").is_empty());
+    world.pass(120_000);
+    for node in 1..=3 {
+        assert_eq!((world.rows(node, Table::Objects), world.rows(node, Table::Log)), (0, 0), "node {node}");
+    }
 }

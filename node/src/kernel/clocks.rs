@@ -3,7 +3,7 @@
 use crate::replica::Replica;
 use quorate_ring::id::{ActorId, NodeId, Partition};
 use quorate_ring::placement::Layout;
-use quorate_ring::version::Clock;
+use quorate_ring::version::{Clock, Context, SeqSet};
 use quorate_ring::wire::peer::ClockNews;
 use std::collections::BTreeMap;
 
@@ -81,6 +81,22 @@ impl Clocks {
     /// What a peer says it has seen of one actor.
     pub(super) fn hear(&mut self, peer: NodeId, news: &ClockNews) {
         self.heard.entry((peer, news.partition)).or_default().union_actor(news.actor, &news.seqs);
+    }
+
+    /// What a peer has said of its clock of a partition.
+    pub(super) fn heard(&self, peer: NodeId, partition: Partition) -> Option<&Clock> {
+        self.heard.get(&(peer, partition))
+    }
+
+    /// Per actor, the seq up to which all owners have seen everything, as far as we have heard.
+    pub(super) fn settled(&self, me: NodeId, owners: &[NodeId], partition: Partition, ours: &Clock) -> Context {
+        let mut settled = ours.base();
+        for owner in owners.iter().filter(|owner| **owner != me) {
+            let Some(theirs) = self.heard(*owner, partition) else { return Context::new() };
+            let base = |actor| theirs.seqs(actor).map_or(0, SeqSet::base);
+            settled = settled.iter().map(|(actor, seq)| (actor, seq.min(base(actor)))).collect();
+        }
+        settled
     }
 
     /// How many dots of ours a peer lacks, as far as we have heard, over all partitions that both own.

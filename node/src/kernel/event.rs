@@ -125,6 +125,8 @@ pub enum Effect {
         remembered: u64,
         known: u64,
     },
+    /// A rebuilding node has copied every partition from all other owners, as far as this shard is concerned.
+    Joined,
     /// For the metrics.
     Measure(Measure),
 }
@@ -142,6 +144,12 @@ pub enum Measure {
     Merged { dots: u32 },
     /// An owner was found behind by a read, and sent the union.
     ReadRepair,
+    /// A page of a pull was merged.
+    Pulled { dots: u32 },
+    /// A partition was copied from another owner.
+    FullSync,
+    /// Settled tombstones and expired objects went.
+    Erased { objects: u32 },
     /// A peer's clock is this far ahead of ours (negative: behind).
     ClockOffset { peer: NodeId, ms: i64 },
     /// A timestamp too far ahead of the wall clock was kept as data only.
@@ -169,6 +177,8 @@ pub fn weight(event: &Event) -> usize {
             Event::PeerRequest { message: PeerRequest::Coordinate(c), .. } => change_bytes(&c.write),
             Event::PeerRequest { message: PeerRequest::Replicate(r), .. } => bytes(&r.object) + bytes(&r.key),
             Event::PeerReply { message: PeerReply::Fetched(f), .. } => bytes(&f.object),
+            Event::PeerReply { message: PeerReply::Pulled(p), .. } => p.objects.iter().map(|o| bytes(&o.object)).sum(),
+            Event::PeerReply { message: PeerReply::Synced(p), .. } => p.records.iter().map(|r| bytes(&r.object)).sum(),
             Event::Started
             | Event::Client { .. }
             | Event::ClientCancelled { .. }

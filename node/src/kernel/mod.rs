@@ -9,6 +9,7 @@ mod event;
 mod operations;
 mod peers;
 mod reads;
+mod repair;
 mod writes;
 
 pub use event::{Effect, Event, Measure, Now, Outcome, RequestId, SessionId, Timer, weight};
@@ -26,6 +27,7 @@ use quorate_ring::version::Hlc;
 use quorate_ring::wire::client::{ClientReply, ClientRequest, NodeStatus, PeerStatus};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, Replicated};
+use repair::Repair;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +107,7 @@ pub struct Kernel<S: Storage> {
     replicas: BTreeMap<Partition, Replica>,
     liveness: Liveness,
     clocks: Clocks,
+    repair: Repair,
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
     /// Writes minted in this drain, whose batch is not committed yet.
@@ -137,6 +140,7 @@ impl<S: Storage> Kernel<S> {
             replicas: BTreeMap::new(),
             liveness,
             clocks: Clocks::default(),
+            repair: Repair::default(),
             operations: BTreeMap::new(),
             next_operation,
             minted: Vec::new(),
@@ -169,7 +173,7 @@ impl<S: Storage> Kernel<S> {
     /// Takes one event. What is to be done about it is appended to `effects`, and held back until `commit`.
     pub fn handle(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         match event {
-            Event::Started => self.tick(now, effects),
+            Event::Started => return self.tick(now, effects),
             Event::Client { from, request, arrived, message } => {
                 return self.client_request(now, Origin::Client { session: from, request }, arrived, message, effects);
             }
@@ -187,7 +191,7 @@ impl<S: Storage> Kernel<S> {
             }
             Event::LinkUp { peer } => self.link_up(now, peer, effects),
             Event::LinkDown { peer } => return self.link_down(now, peer, effects),
-            Event::Fired { timer: Timer::Tick } => self.tick(now, effects),
+            Event::Fired { timer: Timer::Tick } => return self.tick(now, effects),
             Event::Fired { timer: Timer::Operation(number) } => return self.operation_fired(now, number, effects),
             Event::Layout(layout) => {
                 self.layout = layout;
@@ -222,7 +226,7 @@ impl<S: Storage> Kernel<S> {
 
     /// Nothing is under way.
     pub fn idle(&self) -> bool {
-        self.operations.is_empty()
+        !self.operations.values().any(Operation::serves_a_client)
     }
 
     /// This node's copies, for checks.

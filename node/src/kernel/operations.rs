@@ -1,12 +1,13 @@
 //! Requests under way, by number: carrying out what the coordinators decide, and answering whoever waits.
 
+use super::repair::Exchange;
 use super::{Effect, Kernel, Now, RequestId, Timer};
 use crate::coordinator::get::Get;
 use crate::coordinator::plan::{ReadPlan, WritePlan};
 use crate::coordinator::put::Put;
 use crate::coordinator::{Origin, Step};
 use crate::storage::{Storage, StorageError};
-use quorate_ring::id::{NodeId, OpId};
+use quorate_ring::id::{NodeId, OpId, Partition};
 use quorate_ring::topology::Conflict;
 use quorate_ring::version::{Hlc, Object};
 use quorate_ring::wire::client::{Change, ClientReply, ReadAnswer, Receipt, Supersede, Uncertain, WriteRequest};
@@ -40,6 +41,13 @@ pub(super) enum Operation {
         to: NodeId,
         tried: BTreeSet<NodeId>,
     },
+    /// A page of a pull or a full sync is on its way here.
+    Exchange {
+        peer: NodeId,
+        partition: Partition,
+        exchange: Exchange,
+        deadline: Duration,
+    },
     /// A blocking read that waits until enough owners hold what it found.
     Repairing {
         origin: Origin,
@@ -71,14 +79,21 @@ pub(super) enum WriteAnswer {
 }
 
 impl Operation {
-    fn origin(&self) -> Origin {
+    /// Whoever waits for an answer; nobody waits for an exchange.
+    fn origin(&self) -> Option<Origin> {
         match self {
             Operation::Read { origin, .. }
             | Operation::Forwarded { origin, .. }
-            | Operation::Repairing { origin, .. } => *origin,
-            Operation::Gather { write, .. } => write.origin,
-            Operation::Put(put) => put.origin,
+            | Operation::Repairing { origin, .. } => Some(*origin),
+            Operation::Gather { write, .. } => Some(write.origin),
+            Operation::Put(put) => Some(put.origin),
+            Operation::Exchange { .. } => None,
         }
+    }
+
+    /// Whether a drain waits for it.
+    pub(super) fn serves_a_client(&self) -> bool {
+        self.origin().is_some()
     }
 
     fn deadline(&self) -> Duration {
@@ -86,7 +101,9 @@ impl Operation {
             Operation::Read { plan, .. } => plan.route.deadline,
             Operation::Gather { write, .. } => write.plan.route.deadline,
             Operation::Put(put) => put.plan.route.deadline,
-            Operation::Forwarded { deadline, .. } | Operation::Repairing { deadline, .. } => *deadline,
+            Operation::Forwarded { deadline, .. }
+            | Operation::Repairing { deadline, .. }
+            | Operation::Exchange { deadline, .. } => *deadline,
         }
     }
 
@@ -94,7 +111,7 @@ impl Operation {
     fn only_answers(&self) -> bool {
         match self {
             Operation::Read { .. } | Operation::Gather { .. } | Operation::Repairing { .. } => true,
-            Operation::Put(_) | Operation::Forwarded { .. } => false,
+            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Exchange { .. } => false,
         }
     }
 }
@@ -114,7 +131,10 @@ impl<S: Storage> Kernel<S> {
         let left = operation.deadline().saturating_sub(now.mono);
         let after = match operation {
             Operation::Read { .. } | Operation::Gather { .. } => left.min(self.config.read_patience),
-            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Repairing { .. } => left,
+            Operation::Put(_)
+            | Operation::Forwarded { .. }
+            | Operation::Repairing { .. }
+            | Operation::Exchange { .. } => left,
         };
         self.operations.insert(number, operation);
         effects.push(Effect::Arm { timer: Timer::Operation(number), after });
@@ -150,7 +170,14 @@ impl<S: Storage> Kernel<S> {
             }
             // The read itself has succeeded: it is answered, and the repair goes on by itself.
             Operation::Repairing { .. } if over => self.answer_repaired(now, operation, effects),
-            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Repairing { .. } => {
+            Operation::Exchange { peer, partition, exchange, .. } if over => {
+                let which = (*peer, *partition, *exchange);
+                return self.exchange_replied(now, which, None, effects);
+            }
+            Operation::Put(_)
+            | Operation::Forwarded { .. }
+            | Operation::Repairing { .. }
+            | Operation::Exchange { .. } => {
                 self.operations.insert(number, operation);
                 let after = deadline.saturating_sub(now.mono);
                 effects.push(Effect::Arm { timer: Timer::Operation(number), after });
@@ -193,6 +220,10 @@ impl<S: Storage> Kernel<S> {
             Operation::Forwarded { .. } => {
                 self.operations.insert(number, operation);
             }
+            Operation::Exchange { peer, partition, exchange, .. } => {
+                let which = (*peer, *partition, *exchange);
+                return self.exchange_replied(now, which, Some(reply), effects);
+            }
             Operation::Repairing { waiting, held, .. } => {
                 if waiting.remove(&from) && matches!(reply, PeerReply::Replicated(_)) {
                     *held += 1;
@@ -224,6 +255,13 @@ impl<S: Storage> Kernel<S> {
                 Operation::Forwarded { .. } => {
                     self.operations.insert(number, operation);
                 }
+                Operation::Exchange { peer: with, partition, exchange, .. } if *with == peer => {
+                    let which = (peer, *partition, *exchange);
+                    self.exchange_replied(now, which, None, effects)?;
+                }
+                Operation::Exchange { .. } => {
+                    self.operations.insert(number, operation);
+                }
                 Operation::Repairing { waiting, .. } => {
                     waiting.remove(&peer);
                     self.repair_step(now, number, operation, effects);
@@ -235,7 +273,8 @@ impl<S: Storage> Kernel<S> {
 
     /// Whoever asked is gone, or does not want to know any more.
     pub(super) fn forget_origin(&mut self, gone: impl Fn(&Origin) -> bool) {
-        self.operations.retain(|_, operation| !(operation.only_answers() && gone(&operation.origin())));
+        self.operations
+            .retain(|_, operation| !(operation.only_answers() && operation.origin().as_ref().is_some_and(&gone)));
     }
 
     pub(super) fn get_step(
@@ -258,7 +297,10 @@ impl<S: Storage> Kernel<S> {
                 self.read_found(now, origin, plan, conflict, answer, effects)
             }
             Operation::Gather { write, .. } => self.gathered(now, write, answer, effects),
-            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Repairing { .. } => {
+            Operation::Put(_)
+            | Operation::Forwarded { .. }
+            | Operation::Repairing { .. }
+            | Operation::Exchange { .. } => {
                 unreachable!("only reads and gatherings hold a get")
             }
         }
@@ -281,6 +323,8 @@ fn refusal_of(reply: PeerReply) -> Refusal {
         | PeerReply::Written(_)
         | PeerReply::Replicated(_)
         | PeerReply::Fetched(_)
+        | PeerReply::Pulled(_)
+        | PeerReply::Synced(_)
         | PeerReply::Unknown(_) => Refusal::Malformed("the answer is not to what was asked".to_string()),
     }
 }

@@ -40,6 +40,8 @@ impl<S: Storage> Kernel<S> {
                 Err(refusal) => Err(refusal),
             },
             PeerRequest::Fetch(fetch) => self.fetch(now, arrived, &fetch)?,
+            PeerRequest::Pull(pull) => self.pulled_by(&pull)?,
+            PeerRequest::Sync(sync) => self.synced_by(&sync)?,
         };
         let message = answer.unwrap_or_else(PeerReply::Refused);
         effects.push(Effect::PeerReply { to: from, request, message });
@@ -64,6 +66,8 @@ impl<S: Storage> Kernel<S> {
             PeerReply::Written(_)
             | PeerReply::Replicated(_)
             | PeerReply::Fetched(_)
+            | PeerReply::Pulled(_)
+            | PeerReply::Synced(_)
             | PeerReply::Refused(_)
             | PeerReply::Unknown(_) => return self.operation_replied(now, from, request.0 >> 8, reply, effects),
         }
@@ -77,7 +81,8 @@ impl<S: Storage> Kernel<S> {
     }
 
     /// Pings every peer that has greeted, and greets the others.
-    pub(super) fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    pub(super) fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        self.repair_tick(now, effects)?;
         let linked: Vec<NodeId> = self.liveness.peers().filter(|peer| self.liveness.linked(*peer)).collect();
         for peer in linked {
             if !self.liveness.greeted(peer) {
@@ -90,6 +95,7 @@ impl<S: Storage> Kernel<S> {
             self.send_all(operation, vec![(peer, ping)], effects);
         }
         effects.push(Effect::Arm { timer: Timer::Tick, after: self.config.ping_every });
+        Ok(())
     }
 
     fn greet(&mut self, now: Now, peer: NodeId, effects: &mut Vec<Effect>) {
@@ -153,6 +159,7 @@ impl<S: Storage> Kernel<S> {
             let shared = list.is_some_and(|list| list.is_owner(from) && list.is_owner(node));
             if shared && shard_of(news.partition, shards) == shard {
                 self.clocks.hear(from, news);
+                self.note_clock(now, from, news.partition);
             }
         }
         measure_offset(now, from, ping.wall_ms, effects);

@@ -145,7 +145,11 @@ impl<S: Storage> Kernel<S> {
     pub(super) fn repair_step(&mut self, now: Now, number: u64, operation: Operation, effects: &mut Vec<Effect>) {
         let enough = match &operation {
             Operation::Repairing { held, needed, waiting, .. } => held >= needed || waiting.is_empty(),
-            Operation::Read { .. } | Operation::Gather { .. } | Operation::Put(_) | Operation::Forwarded { .. } => true,
+            Operation::Read { .. }
+            | Operation::Gather { .. }
+            | Operation::Put(_)
+            | Operation::Forwarded { .. }
+            | Operation::Exchange { .. } => true,
         };
         if enough {
             self.answer_repaired(now, operation, effects);

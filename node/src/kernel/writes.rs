@@ -253,9 +253,12 @@ impl<S: Storage> Kernel<S> {
                 };
             }
             PeerReply::Refused(refusal) => WriteAnswer::Refused(refusal),
-            PeerReply::Greeted(_) | PeerReply::Pong(_) | PeerReply::Replicated(_) | PeerReply::Fetched(_) => {
-                WriteAnswer::Unknown(doubt(Doubt::LinkBroke))
-            }
+            PeerReply::Greeted(_)
+            | PeerReply::Pong(_)
+            | PeerReply::Replicated(_)
+            | PeerReply::Fetched(_)
+            | PeerReply::Pulled(_)
+            | PeerReply::Synced(_) => WriteAnswer::Unknown(doubt(Doubt::LinkBroke)),
         };
         self.answer_write(now, origin, answer, effects);
     }

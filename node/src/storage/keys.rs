@@ -133,6 +133,8 @@ pub fn hint_range(target: NodeId) -> Range {
 /// What the log says of a dot: the key that it wrote.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogEntry {
+    /// The event left no sibling, or one that expires: the object may be due for erasing once it is settled.
+    pub erasable: bool,
     pub bucket: BucketId,
     pub key: Bytes,
 }
@@ -148,8 +150,9 @@ pub enum LogEntryError {
 
 impl LogEntry {
     pub fn encode(&self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(1 + BUCKET_BYTES + self.key.len());
+        let mut bytes = BytesMut::with_capacity(2 + BUCKET_BYTES + self.key.len());
         bytes.put_u8(LOG_ENTRY_VERSION);
+        bytes.put_u8(u8::from(self.erasable));
         bytes.put_u32(self.bucket.0);
         bytes.put_slice(&self.key);
         bytes.freeze()
@@ -161,8 +164,9 @@ impl LogEntry {
         if *version != LOG_ENTRY_VERSION {
             return Err(LogEntryError::Version(*version));
         }
+        let (erasable, rest) = rest.split_first().ok_or(LogEntryError::Short(bytes.len()))?;
         let (bucket, key) = rest.split_first_chunk::<BUCKET_BYTES>().ok_or(LogEntryError::Short(bytes.len()))?;
-        Ok(Self { bucket: BucketId(u32::from_be_bytes(*bucket)), key: bytes.slice_ref(key) })
+        Ok(Self { erasable: *erasable != 0, bucket: BucketId(u32::from_be_bytes(*bucket)), key: bytes.slice_ref(key) })
     }
 }
 
@@ -221,7 +225,7 @@ mod tests {
         assert_eq!(log_key(PARTITION, Dot(actor, 256))[..], *log);
         let hint = b"\x00\x09\x03\x01\x02\x0a\x0b\x0c\x0dk";
         assert_eq!(hint_key(NodeId(9), PARTITION, bucket, b"k")[..], *hint);
-        let entry = LogEntry { bucket, key: Bytes::from_static(b"k") };
+        let entry = LogEntry { erasable: false, bucket, key: Bytes::from_static(b"k") };
         assert_eq!(entry.encode()[..], *b"\x01\x0a\x0b\x0c\x0dk");
         assert_eq!(MetaKey::Identity.encode(), [1]);
         assert_eq!(MetaKey::HlcMark { shard: 7 }.encode(), [2, 7]);
@@ -271,7 +275,7 @@ mod tests {
                 prop_assert_eq!(parse_object_key(key), Some((*p, *b, k.clone())));
                 let hint = hint_key(NodeId(target), *p, *b, &k);
                 prop_assert_eq!(parse_hint_key(&hint), Some((NodeId(target), *p, *b, k.clone())));
-                let entry = LogEntry { bucket: *b, key: k };
+                let entry = LogEntry { erasable: b.0.is_multiple_of(2), bucket: *b, key: k };
                 prop_assert_eq!(LogEntry::decode(&entry.encode()), Ok(entry));
                 for (from, to) in [object_range(*p), bucket_range(*p, *b)] {
                     prop_assert!(from[..] <= key[..] && key[..] < to[..]);

@@ -1,11 +1,11 @@
 //! Messages between nodes.
 
-use super::client::{Receipt, Uncertain, WriteRequest};
+use super::client::{Receipt, ScanRecord, Uncertain, WriteRequest};
 use super::failure::Refusal;
 use super::messages;
 use crate::id::{ActorId, BucketId, ClusterId, Epoch, OpId, Partition};
 use crate::topology::Durability;
-use crate::version::{Dot, SeqSet};
+use crate::version::{Clock, Context, Dot, SeqSet};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,10 @@ messages! {
         4 => Replicate(Replicate),
         /// What do you hold of this key?
         5 => Fetch(Fetch),
+        /// Which events of a partition do I lack?
+        6 => Pull(Pull),
+        /// The objects of a partition, in the order of their keys.
+        7 => Sync(SyncRequest),
     }
 }
 
@@ -35,6 +39,8 @@ messages! {
         /// Nothing was written, nothing read.
         70 => Refused(Refusal),
         71 => Unknown(Uncertain),
+        72 => Pulled(Pulled),
+        73 => Synced(SyncPage),
     }
 }
 
@@ -130,4 +136,58 @@ pub struct Fetched {
     /// replica's clock.
     pub object: Bytes,
     pub took_us: u64,
+}
+
+/// Anti-entropy by clock: the answer names, from the log, the keys of the dots that `clock` lacks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pull {
+    pub epoch: Epoch,
+    pub partition: Partition,
+    /// What the asker has seen.
+    pub clock: Clock,
+    /// About how many bytes of objects to send; at least one object is sent.
+    pub bytes_max: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pulled {
+    pub partition: Partition,
+    pub objects: Vec<PulledObject>,
+    /// Some of what the asker lacks lies below the floor of the answerer's log: it needs a full sync.
+    pub below_floor: bool,
+    /// There is more.
+    pub more: bool,
+}
+
+/// A key as it is now, and the dots of the asker's gap that this includes or supersedes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PulledObject {
+    pub bucket: BucketId,
+    pub key: Bytes,
+    /// An encoded [`crate::version::Object`]; of an absent key one whose context is the base of the answerer's clock.
+    pub object: Bytes,
+    pub dots: Vec<Dot>,
+}
+
+/// One page of a full sync.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncRequest {
+    pub epoch: Epoch,
+    pub partition: Partition,
+    /// Go on behind this record.
+    pub after: Option<(BucketId, Bytes)>,
+    /// About how many bytes of objects to send; at least one is sent.
+    pub bytes_max: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncPage {
+    pub partition: Partition,
+    pub actor: ActorId,
+    /// The base of the source's clock when the page was read. The asker keeps that of the first page.
+    pub base: Context,
+    /// In the order of (bucket, key).
+    pub records: Vec<ScanRecord>,
+    /// Nothing follows the last record.
+    pub done: bool,
 }

@@ -1,0 +1,260 @@
+//! Bringing replicas together by their clocks: pull, full sync, and the collection of what is settled.
+//!
+//! A pull hands over the dots that a replica lacks, with their keys' present objects, from the log. Where the log was
+//! cut a full sync hands over the whole partition, page by page. It is as if one copied a library while books come and
+//! go: the catalogue of the first day (the first page's clock) is adopted only when the last shelf was copied, and what
+//! is handed in late for a shelf already copied is checked against that catalogue.
+
+use crate::replica::{Place, Replica, Sync, corrupt, corrupt_record};
+use crate::storage::{LogEntry, MetaKey, Read, Staged, Storage, StorageError, Table};
+use crate::storage::{log_key, log_range_of, object_key, object_range, parse_log_key, parse_object_key};
+use bytes::Bytes;
+use quorate_ring::id::{ActorId, BucketId, NodeId};
+use quorate_ring::version::{Clock, Context, Dot, Object};
+use quorate_ring::wire::client::ScanRecord;
+use quorate_ring::wire::peer::{Pulled, PulledObject, SyncPage};
+use std::collections::BTreeMap;
+
+/// Log entries read at a time.
+const LOG_PAGE_BYTES: usize = 256 * 1024;
+/// Dots handed over in one page of a pull.
+const PULLED_DOTS_MAX: usize = 4096;
+
+impl Replica {
+    /// What a replica with `theirs` lacks of this one: from the log, read before the objects.
+    pub fn pull_page<S: Storage>(
+        &self,
+        store: &Staged<S>,
+        theirs: &Clock,
+        bytes_max: usize,
+    ) -> Result<Pulled, StorageError> {
+        let mut gaps: BTreeMap<Place, Vec<Dot>> = BTreeMap::new();
+        let (mut below_floor, mut more, mut dots) = (false, false, 0);
+        for (actor, first, last) in self.clock.missing_in(theirs) {
+            let floor = self.floor.seq(actor);
+            below_floor |= first <= floor;
+            let first = first.max(floor + 1);
+            if first > last {
+                continue;
+            }
+            if dots >= PULLED_DOTS_MAX {
+                more = true;
+                break;
+            }
+            let (from, to) = log_range_of(self.partition, actor, first, last);
+            let rows = store.scan(Table::Log, &from, &to, LOG_PAGE_BYTES)?;
+            more |= (rows.len() as u64) < last - first + 1;
+            for (key, entry) in &rows {
+                let (_, dot) =
+                    parse_log_key(key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
+                gaps.entry(Place::of(entry)?).or_default().push(dot);
+                dots += 1;
+            }
+        }
+        let (mut objects, mut bytes) = (Vec::new(), 0);
+        for (place, dots) in gaps {
+            if bytes >= bytes_max {
+                more = true;
+                break;
+            }
+            let object = self.known(store, &place)?.encode();
+            bytes += object.len() + place.key.len();
+            objects.push(PulledObject { bucket: place.bucket, key: place.key, object, dots });
+        }
+        Ok(Pulled { partition: self.partition, objects, below_floor, more })
+    }
+
+    /// A page of all objects, in the order of their keys, with the base of the clock at this moment.
+    pub fn sync_page<S: Storage>(
+        &self,
+        store: &Staged<S>,
+        actor: ActorId,
+        after: Option<&Place>,
+        bytes_max: usize,
+    ) -> Result<SyncPage, StorageError> {
+        let rows = self.objects_behind(store, after, None, bytes_max)?;
+        let done = rows.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() < bytes_max;
+        let record = |(key, object): (Bytes, Bytes)| {
+            let (_, bucket, key) = parse_object_key(&key)?;
+            Some(ScanRecord { bucket, key, object })
+        };
+        let records = rows.into_iter().filter_map(record).collect();
+        Ok(SyncPage { partition: self.partition, actor, base: self.clock.base(), records, done })
+    }
+
+    /// Where a full sync from `source` goes on, if it is under way.
+    pub fn sync_cursor(&self, source: NodeId) -> Option<(BucketId, Bytes)> {
+        let cursor = self.syncs.get(&source)?.cursor.as_ref()?;
+        Some((cursor.bucket, cursor.key.clone()))
+    }
+
+    /// Takes a page of a full sync. Returns whether it was the last; then the source's first clock is adopted.
+    pub fn take_sync_page<S: Storage>(
+        &mut self,
+        store: &mut Staged<S>,
+        source: NodeId,
+        page: &SyncPage,
+    ) -> Result<bool, StorageError> {
+        if self.syncs.get(&source).is_none_or(|sync| sync.actor != page.actor) {
+            let sync = Sync { actor: page.actor, base: page.base.clone(), cursor: None };
+            if self.syncs.insert(source, sync).is_some() {
+                return Ok(false); // It took a new actor under way: what this page follows is not its any more.
+            }
+        }
+        let (base, from) = (self.syncs[&source].base.clone(), self.syncs[&source].cursor.clone());
+        let clock = Clock::from_base(&base);
+        let last = page.records.last().map(|record| Place { bucket: record.bucket, key: record.key.clone() });
+        let upto = if page.done { None } else { last.clone() };
+        let mut theirs: BTreeMap<Place, Object> = BTreeMap::new();
+        for record in &page.records {
+            let object = Object::decode(&record.object).map_err(corrupt_record)?;
+            theirs.insert(Place { bucket: record.bucket, key: record.key.clone() }, object);
+        }
+        for (place, object) in &theirs {
+            self.merge(store, place, object, &[])?;
+        }
+        let absent = Object::default();
+        for (key, record) in self.objects_behind(store, from.as_ref(), upto.as_ref(), usize::MAX)? {
+            let Some((_, bucket, key)) = parse_object_key(&key) else { continue };
+            let place = Place { bucket, key };
+            let mut mine = Object::decode(&record).map_err(corrupt_record)?;
+            let before = mine.siblings().len();
+            mine.drop_superseded(&clock, theirs.get(&place).unwrap_or(&absent));
+            if mine.siblings().len() != before {
+                self.stage(store, &place, &mine);
+                if mine.is_tombstone() {
+                    self.erasable.entry(place).or_default();
+                }
+            }
+        }
+        if !page.done {
+            self.syncs.get_mut(&source).expect("it was put there above").cursor = last;
+            return Ok(false);
+        }
+        self.syncs.remove(&source);
+        self.adopt(store, &base)?;
+        Ok(true)
+    }
+
+    /// Everything up to `base` is here now, or superseded: the clock says so, and the log below is no more.
+    fn adopt<S: Storage>(&mut self, store: &mut Staged<S>, base: &Context) -> Result<(), StorageError> {
+        self.clock.union(&Clock::from_base(base));
+        let floor: Vec<_> = self.floor.iter().collect();
+        self.floor.join(base);
+        for (actor, seq) in base.iter() {
+            let before = floor.iter().find(|(a, _)| *a == actor).map_or(0, |(_, seq)| *seq);
+            if seq > before {
+                self.cut(store, actor, before + 1, seq, usize::MAX)?;
+            }
+        }
+        self.stage_floor(store);
+        Ok(())
+    }
+
+    /// Cuts the log at the settled base, and erases what is settled there: tombstones whose whole context is settled,
+    /// and content that has expired by every owner's clock. `rows_max` bounds the work of one call. Returns how many
+    /// objects were erased.
+    pub fn collect<S: Storage>(
+        &mut self,
+        store: &mut Staged<S>,
+        settled: &Context,
+        expired_ms: u64,
+        rows_max: usize,
+    ) -> Result<u32, StorageError> {
+        let mut left = rows_max;
+        let mut moved = false;
+        for (actor, seq) in settled.iter() {
+            let floor = self.floor.seq(actor);
+            if seq > floor && left > 0 {
+                let upto = self.cut(store, actor, floor + 1, seq, left)?;
+                left = left.saturating_sub((upto - floor) as usize);
+                self.floor.raise(actor, upto);
+                moved = true;
+            }
+        }
+        if moved {
+            self.stage_floor(store);
+        }
+        self.erase(store, settled, expired_ms, rows_max)
+    }
+
+    /// Deletes the log entries `first..=last` of an actor, but keeps those of objects that may be due for erasing.
+    /// Returns the seq up to which it came.
+    fn cut<S: Storage>(
+        &mut self,
+        store: &mut Staged<S>,
+        actor: ActorId,
+        first: u64,
+        last: u64,
+        rows_max: usize,
+    ) -> Result<u64, StorageError> {
+        let last = last.min(first.saturating_add(rows_max as u64 - 1));
+        let (from, to) = log_range_of(self.partition, actor, first, last);
+        for (key, entry) in store.scan(Table::Log, &from, &to, usize::MAX)? {
+            let (_, dot) = parse_log_key(&key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
+            let decoded = LogEntry::decode(&entry).map_err(|why| corrupt("read the log", &why.to_string()))?;
+            if decoded.erasable {
+                let place = Place { bucket: decoded.bucket, key: decoded.key };
+                self.erasable.entry(place).or_default().insert(dot);
+            } else {
+                store.stage(Table::Log, key, None);
+            }
+        }
+        Ok(last)
+    }
+
+    fn erase<S: Storage>(
+        &mut self,
+        store: &mut Staged<S>,
+        settled: &Context,
+        expired_ms: u64,
+        rows_max: usize,
+    ) -> Result<u32, StorageError> {
+        let mut erased = 0;
+        let places: Vec<Place> = self.erasable.keys().take(rows_max).cloned().collect();
+        for place in places {
+            let mut object = self.stored(store, &place)?.unwrap_or_default();
+            let whole = object.context().iter().all(|(actor, seq)| seq <= settled.seq(actor));
+            let over = whole && object.siblings().iter().any(|(_, content)| content.expired(expired_ms));
+            if over {
+                object.erase_siblings(|content| content.expired(expired_ms));
+                self.stage(store, &place, &object);
+            }
+            let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
+            if object.is_tombstone() && whole {
+                store.stage(Table::Objects, self.object_key(&place), None);
+                erased += 1;
+            } else if object.is_tombstone() || waits {
+                continue;
+            }
+            for dot in self.erasable.remove(&place).unwrap_or_default() {
+                store.stage(Table::Log, log_key(self.partition, dot), None);
+            }
+        }
+        Ok(erased)
+    }
+
+    fn stage_floor<S: Storage>(&self, store: &mut Staged<S>) {
+        let row = Object::absent(self.floor.clone()).encode();
+        store.stage(Table::Meta, MetaKey::Floor(self.partition).encode().into(), Some(row));
+    }
+
+    /// Stored objects behind `after`, up to and with `upto`.
+    fn objects_behind<S: Storage>(
+        &self,
+        store: &Staged<S>,
+        after: Option<&Place>,
+        upto: Option<&Place>,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        let behind = |place: &Place| {
+            let mut key = object_key(self.partition, place.bucket, &place.key).to_vec();
+            key.push(0);
+            key
+        };
+        let (from, to) = object_range(self.partition);
+        let from = after.map_or(from, behind);
+        let to = upto.map_or(to, behind);
+        store.scan(Table::Objects, &from, &to, bytes_max)
+    }
+}
