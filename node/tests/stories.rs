@@ -5,7 +5,7 @@ use quorate_node::kernel::{Effect, Event, Kernel, Now, SessionId, ShardConfig, T
 use quorate_node::storage::{MemoryStorage, Read, Table};
 use quorate_ring::id::{ActorId, NodeId, OpId};
 use quorate_ring::placement::Layout;
-use quorate_ring::topology::{Count, Durability, Topology};
+use quorate_ring::topology::{Count, Durability, QuorumKind, Topology};
 use quorate_ring::version::{ContextToken, Hlc};
 use quorate_ring::wire::client::*;
 use quorate_ring::wire::failure::{Doubt, Refusal};
@@ -154,6 +154,15 @@ impl World {
         let config = ShardConfig { rebuilding: true, ..ShardConfig::new(NodeId(node), actor, self.ms) };
         let kernel = Kernel::open(config, self.layout.clone(), MemoryStorage::new()).unwrap();
         self.kernels.insert(NodeId(node), kernel);
+        self.revive(node);
+    }
+
+    /// A node starts again on what it had committed.
+    fn restart(&mut self, node: u16) {
+        self.kill(node);
+        let storage = self.kernels[&NodeId(node)].store().inner().clone();
+        let config = ShardConfig::new(NodeId(node), ActorId::new(NodeId(node), 1), self.ms);
+        self.kernels.insert(NodeId(node), Kernel::open(config, self.layout.clone(), storage).unwrap());
         self.revive(node);
     }
 
@@ -486,5 +495,61 @@ fn expired_content_reads_as_deleted_and_goes_when_it_is_settled() {
     world.pass(120_000);
     for node in 1..=3 {
         assert_eq!((world.rows(node, Table::Objects), world.rows(node, Table::Log)), (0, 0), "node {node}");
+    }
+}
+
+fn sloppy(key: &'static str, op: u8) -> WriteRequest {
+    WriteRequest { quorum: Some(QuorumKind::Sloppy), ..write(1, key, "v", Supersede::Nothing, op) }
+}
+
+#[test]
+fn under_sloppy_a_fallback_keeps_a_hint_and_hands_it_off() {
+    let mut world = World::new(5);
+    let owners = world.owners("k");
+    world.kill(owners[1]);
+    world.kill(owners[2]);
+    let receipt = world.put(owners[0], sloppy("k", 1));
+    let standings: Vec<Standing> = receipt.acks.iter().map(|ack| ack.standing).collect();
+    assert_eq!(standings[0], Standing::Owner);
+    let Standing::Fallback { target } = standings[1] else { panic!("{standings:?}") };
+    assert!(target.0 == owners[1] || target.0 == owners[2]);
+    let fallbacks: Vec<u16> = (1..=5).filter(|id| !owners.contains(id)).collect();
+    let hints = |world: &World| fallbacks.iter().map(|id| world.rows(*id, Table::Hints)).sum::<usize>();
+    assert_eq!(hints(&world), 2, "one for each missing owner");
+    world.kill(owners[0]); // Only the fallbacks hold it now, and whoever they reach.
+    world.revive(owners[1]);
+    world.revive(owners[2]);
+    world.pass(1_000);
+    assert_eq!(hints(&world), 0, "hints were not handed off, or not forgotten");
+    assert_eq!(world.values(owners[1], 1, "k"), ["v"]);
+}
+
+#[test]
+fn a_fallback_answers_no_reads_and_a_strict_write_gets_no_hint() {
+    let mut world = World::new(5);
+    let owners = world.owners("k");
+    world.kill(owners[2]);
+    world.put(owners[0], write(1, "k", "v", Supersede::Nothing, 1));
+    assert!((1..=5).all(|id| world.rows(id, Table::Hints) == 0));
+    world.kill(owners[1]);
+    let one = ReadRequest { r: Some(Count::Exactly(2)), ..read(1, "k") };
+    let answer = world.ask(world.non_owner("k"), ClientRequest::Read(one));
+    assert_eq!(answer, Some(ClientReply::Refused(Refusal::Unavailable { needed: 2, got: 1 })));
+}
+
+#[test]
+fn a_fallback_that_was_restarted_finds_its_hints_again() {
+    let mut world = World::new(5);
+    let owners = world.owners("k");
+    world.kill(owners[2]);
+    world.put(owners[0], sloppy("k", 1));
+    let fallback = (1..=5).find(|id| world.rows(*id, Table::Hints) > 0).expect("a fallback keeps a hint");
+    world.restart(fallback);
+    world.revive(owners[2]);
+    world.pass(1_000);
+    assert_eq!(world.rows(fallback, Table::Hints), 0);
+    match world.alone(owners[2], "k") {
+        Some(ClientReply::Read(answer)) => assert_eq!(answer.siblings.len(), 1),
+        other => panic!("{other:?}"),
     }
 }

@@ -125,7 +125,7 @@ impl Get {
         let send = self.ask(now, missing);
         let hopeless = self.quorum == QuorumKind::Strict && self.answers.len() + self.waiting.len() < needed;
         if self.waiting.is_empty() || hopeless {
-            let got = self.answers.len() as u8;
+            let got = (self.answers.len() + self.waiting.len()) as u8;
             let answer = match self.quorum {
                 QuorumKind::Sloppy if got > 0 => self.found(true),
                 QuorumKind::Sloppy | QuorumKind::Strict => GetAnswer::Unavailable { needed: self.r, got },

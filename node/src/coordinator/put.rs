@@ -4,11 +4,12 @@ use super::plan::WritePlan;
 use super::{Origin, Step};
 use bytes::Bytes;
 use quorate_ring::id::{Epoch, NodeId};
+use quorate_ring::topology::QuorumKind;
 use quorate_ring::version::{ContextToken, Dot, Hlc};
 use quorate_ring::wire::client::{Ack, Receipt, Standing, Uncertain};
 use quorate_ring::wire::failure::{Doubt, Refusal};
-use quorate_ring::wire::peer::{PeerRequest, Purpose, Replicate, Replicated};
-use std::collections::BTreeMap;
+use quorate_ring::wire::peer::{PeerRequest, Purpose, Replicate, Replicated, StoreHint};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// What the coordinator's own replica made of the write.
@@ -33,13 +34,20 @@ pub enum PutAnswer {
 }
 
 /// A write under way. The coordinator itself is an owner, and its ack is the first.
+///
+/// Under `sloppy` a fallback keeps a hint for an owner that cannot be reached, or stays silent. However many nodes
+/// stand in for an owner, they count toward W as one.
 #[derive(Debug)]
 pub struct Put {
     pub origin: Origin,
     pub plan: WritePlan,
     minted: Minted,
-    /// Other owners that have yet to answer, and when they were sent the object.
-    waiting: BTreeMap<NodeId, Duration>,
+    /// Nodes that were sent the object and have yet to answer: as what, and since when.
+    waiting: BTreeMap<NodeId, (Standing, Duration)>,
+    /// Nodes that may yet keep a hint, nearest first.
+    fallbacks: VecDeque<NodeId>,
+    /// Owners for which a fallback was asked already.
+    hinted: BTreeSet<NodeId>,
     acks: Vec<Ack>,
     answered: bool,
 }
@@ -47,12 +55,27 @@ pub struct Put {
 impl Put {
     /// The write is staged. Nothing may be sent yet.
     pub fn staged(origin: Origin, plan: WritePlan, minted: Minted) -> Self {
-        Self { origin, plan, minted, waiting: BTreeMap::new(), acks: Vec::new(), answered: false }
+        Self {
+            origin,
+            plan,
+            minted,
+            waiting: BTreeMap::new(),
+            fallbacks: VecDeque::new(),
+            hinted: BTreeSet::new(),
+            acks: Vec::new(),
+            answered: false,
+        }
     }
 
-    /// The batch with the write is committed: the coordinator's own ack, and the object to all `others` that can be
-    /// reached.
-    pub fn begin(&mut self, now: Duration, others: impl Iterator<Item = NodeId>) -> Step<PutAnswer> {
+    /// The batch with the write is committed: the coordinator's own ack, and the object to all other owners that can
+    /// be reached; hints for the `missing` ones, if there are fallbacks to keep them.
+    pub fn begin(
+        &mut self,
+        now: Duration,
+        others: &[NodeId],
+        missing: &[NodeId],
+        fallbacks: impl Iterator<Item = NodeId>,
+    ) -> Step<PutAnswer> {
         let us = self.micros(now);
         self.acks.push(Ack {
             node: self.minted.node,
@@ -62,45 +85,39 @@ impl Put {
             acked_us: us,
             took_us: us,
         });
-        self.waiting = others.map(|owner| (owner, now)).collect();
-        let left = self.plan.route.deadline.saturating_sub(now).as_millis();
-        let message = |purpose| {
-            PeerRequest::Replicate(Replicate {
-                epoch: self.minted.epoch,
-                bucket: self.plan.route.place.bucket,
-                key: self.plan.route.place.key.clone(),
-                object: self.minted.object.clone(),
-                dots: vec![self.minted.dot],
-                durability: self.plan.durability,
-                purpose,
-                deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
-            })
-        };
-        let send = self.waiting.keys().map(|owner| (*owner, message(Purpose::Write))).collect();
+        self.fallbacks = fallbacks.collect();
+        self.waiting = others.iter().map(|owner| (*owner, (Standing::Owner, now))).collect();
+        let mut send: Vec<_> = others.iter().map(|owner| (*owner, self.replicate(now))).collect();
+        send.extend(missing.iter().filter_map(|owner| self.hint(now, *owner)));
         Step { send, ..self.judge() }
     }
 
     pub fn on_reply(&mut self, now: Duration, from: NodeId, reply: Result<Replicated, Refusal>) -> Step<PutAnswer> {
-        let Some(sent) = self.waiting.remove(&from) else { return Step::wait() };
-        if let Ok(replicated) = reply {
-            self.acks.push(Ack {
-                node: from,
-                standing: Standing::Owner,
-                durability: replicated.durability,
-                sent_us: self.micros(sent),
-                acked_us: self.micros(now),
-                took_us: replicated.took_us,
-            });
-        }
+        let Some((standing, sent)) = self.waiting.remove(&from) else { return Step::wait() };
+        let Ok(replicated) = reply else { return self.failed(now, from, standing) };
+        self.acks.push(Ack {
+            node: from,
+            standing,
+            durability: replicated.durability,
+            sent_us: self.micros(sent),
+            acked_us: self.micros(now),
+            took_us: replicated.took_us,
+        });
         self.judge()
     }
 
-    /// The connection to an owner broke: it may or may not hold the write.
-    pub fn on_link_down(&mut self, peer: NodeId) -> Step<PutAnswer> {
+    /// The connection to a node broke: it may or may not hold the write.
+    pub fn on_link_down(&mut self, now: Duration, peer: NodeId) -> Step<PutAnswer> {
         match self.waiting.remove(&peer) {
-            Some(_) => self.judge(),
+            Some((standing, _)) => self.failed(now, peer, standing),
             None => Step::wait(),
         }
+    }
+
+    /// Those asked have been silent for a while: fallbacks are asked to keep hints for them.
+    pub fn on_silence(&mut self, now: Duration) -> Step<PutAnswer> {
+        let silent: Vec<NodeId> = self.waiting.iter().map(|(node, (standing, _))| target(*node, *standing)).collect();
+        Step { send: silent.into_iter().filter_map(|owner| self.hint(now, owner)).collect(), ..Step::wait() }
     }
 
     /// The deadline passed.
@@ -109,20 +126,53 @@ impl Put {
         Step { answer, ..Step::done() }
     }
 
-    /// Owners that have not answered, and when they were asked.
-    pub fn waiting(&self) -> &BTreeMap<NodeId, Duration> {
-        &self.waiting
+    fn failed(&mut self, now: Duration, node: NodeId, standing: Standing) -> Step<PutAnswer> {
+        let owner = target(node, standing);
+        if node != owner {
+            self.hinted.remove(&owner); // Another fallback may do.
+        }
+        let send = self.hint(now, owner).into_iter().collect();
+        Step { send, ..self.judge() }
+    }
+
+    /// The next fallback is asked to keep a hint for an owner.
+    fn hint(&mut self, now: Duration, owner: NodeId) -> Option<(NodeId, PeerRequest)> {
+        if self.plan.quorum == QuorumKind::Strict || self.hinted.contains(&owner) {
+            return None;
+        }
+        let fallback = self.fallbacks.pop_front()?;
+        self.hinted.insert(owner);
+        self.waiting.insert(fallback, (Standing::Fallback { target: owner }, now));
+        let PeerRequest::Replicate(replicate) = self.replicate(now) else { return None };
+        Some((fallback, PeerRequest::StoreHint(StoreHint { target: owner, replicate })))
+    }
+
+    fn replicate(&self, now: Duration) -> PeerRequest {
+        let left = self.plan.route.deadline.saturating_sub(now).as_millis();
+        PeerRequest::Replicate(Replicate {
+            epoch: self.minted.epoch,
+            bucket: self.plan.route.place.bucket,
+            key: self.plan.route.place.key.clone(),
+            object: self.minted.object.clone(),
+            dots: vec![self.minted.dot],
+            durability: self.plan.durability,
+            purpose: Purpose::Write,
+            deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+        })
     }
 
     fn judge(&mut self) -> Step<PutAnswer> {
         let durable = |ack: &&Ack| ack.durability >= self.plan.durability;
-        let got = self.acks.iter().filter(durable).count();
+        let held: BTreeSet<NodeId> =
+            self.acks.iter().filter(durable).map(|ack| target(ack.node, ack.standing)).collect();
+        let pending = self.waiting.iter().map(|(node, (standing, _))| target(*node, *standing));
+        let possible: BTreeSet<NodeId> = pending.chain(held.iter().copied()).collect();
         let needed = usize::from(self.plan.w);
         let answer = if self.answered {
             None
-        } else if got >= needed {
+        } else if held.len() >= needed {
             Some(PutAnswer::Applied(self.receipt()))
-        } else if got + self.waiting.len() < needed {
+        } else if possible.len() < needed {
             Some(self.unknown(Doubt::OwnersFailed))
         } else {
             None
@@ -151,5 +201,13 @@ impl Put {
 
     fn micros(&self, at: Duration) -> u64 {
         at.saturating_sub(self.plan.route.began).as_micros() as u64
+    }
+}
+
+/// The owner for whom a node holds the write.
+fn target(node: NodeId, standing: Standing) -> NodeId {
+    match standing {
+        Standing::Owner => node,
+        Standing::Fallback { target } => target,
     }
 }

@@ -144,6 +144,8 @@ pub enum Measure {
     Merged { dots: u32 },
     /// An owner was found behind by a read, and sent the union.
     ReadRepair,
+    /// A hint was delivered, and forgotten.
+    HandedOff,
     /// A page of a pull was merged.
     Pulled { dots: u32 },
     /// A partition was copied from another owner.
@@ -176,6 +178,7 @@ pub fn weight(event: &Event) -> usize {
             Event::Client { message: ClientRequest::Write(write), .. } => change_bytes(write),
             Event::PeerRequest { message: PeerRequest::Coordinate(c), .. } => change_bytes(&c.write),
             Event::PeerRequest { message: PeerRequest::Replicate(r), .. } => bytes(&r.object) + bytes(&r.key),
+            Event::PeerRequest { message: PeerRequest::StoreHint(h), .. } => bytes(&h.replicate.object),
             Event::PeerReply { message: PeerReply::Fetched(f), .. } => bytes(&f.object),
             Event::PeerReply { message: PeerReply::Pulled(p), .. } => p.objects.iter().map(|o| bytes(&o.object)).sum(),
             Event::PeerReply { message: PeerReply::Synced(p), .. } => p.records.iter().map(|r| bytes(&r.object)).sum(),

@@ -6,6 +6,7 @@
 
 mod clocks;
 mod event;
+mod hints;
 mod operations;
 mod peers;
 mod reads;
@@ -19,6 +20,7 @@ use crate::liveness::Liveness;
 use crate::replica::Replica;
 use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
 use clocks::Clocks;
+use hints::Hints;
 use operations::Operation;
 use quorate_ring::id::{ActorId, NodeId, Partition};
 use quorate_ring::placement::Layout;
@@ -53,6 +55,8 @@ pub struct ShardConfig {
     pub operations_max: usize,
     /// How far a timestamp may be ahead of the wall clock before it no longer moves our own.
     pub clock_drift_max: Duration,
+    /// Hints kept for one node, beyond which new ones for it are refused; a hint that counted is never dropped.
+    pub hint_bytes_max: u64,
 }
 
 impl ShardConfig {
@@ -70,6 +74,7 @@ impl ShardConfig {
             read_patience: Duration::from_millis(100),
             operations_max: 16_384,
             clock_drift_max: Duration::from_secs(60),
+            hint_bytes_max: 256 * 1024 * 1024,
         }
     }
 }
@@ -108,6 +113,7 @@ pub struct Kernel<S: Storage> {
     liveness: Liveness,
     clocks: Clocks,
     repair: Repair,
+    hints: Hints,
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
     /// Writes minted in this drain, whose batch is not committed yet.
@@ -141,6 +147,7 @@ impl<S: Storage> Kernel<S> {
             liveness,
             clocks: Clocks::default(),
             repair: Repair::default(),
+            hints: Hints::default(),
             operations: BTreeMap::new(),
             next_operation,
             minted: Vec::new(),
@@ -154,6 +161,7 @@ impl<S: Storage> Kernel<S> {
             config,
         };
         kernel.load_replicas()?;
+        kernel.load_hints()?;
         Ok(kernel)
     }
 
@@ -300,6 +308,8 @@ impl<S: Storage> Kernel<S> {
             replicated: self.counters.replicated,
             set_aside: self.counters.set_aside,
             read_repairs: self.counters.read_repairs,
+            hints_pending: self.hints.pending(),
+            hints_bytes: self.hints.bytes(),
             ..NodeStatus::default()
         }
     }

@@ -7,9 +7,10 @@ use crate::coordinator::plan::{ReadPlan, WritePlan};
 use crate::coordinator::put::Put;
 use crate::coordinator::{Origin, Step};
 use crate::storage::{Storage, StorageError};
+use bytes::Bytes;
 use quorate_ring::id::{NodeId, OpId, Partition};
-use quorate_ring::topology::Conflict;
-use quorate_ring::version::{Hlc, Object};
+use quorate_ring::topology::{Conflict, QuorumKind};
+use quorate_ring::version::{Dot, Hlc, Object};
 use quorate_ring::wire::client::{Change, ClientReply, ReadAnswer, Receipt, Supersede, Uncertain, WriteRequest};
 use quorate_ring::wire::failure::{Doubt, Refusal};
 use quorate_ring::wire::peer::{PeerReply, PeerRequest};
@@ -40,6 +41,13 @@ pub(super) enum Operation {
         deadline: Duration,
         to: NodeId,
         tried: BTreeSet<NodeId>,
+    },
+    /// A hint is on its way to the owner that it is for.
+    Handoff {
+        target: NodeId,
+        row: Bytes,
+        dots: BTreeSet<Dot>,
+        deadline: Duration,
     },
     /// A page of a pull or a full sync is on its way here.
     Exchange {
@@ -87,7 +95,7 @@ impl Operation {
             | Operation::Repairing { origin, .. } => Some(*origin),
             Operation::Gather { write, .. } => Some(write.origin),
             Operation::Put(put) => Some(put.origin),
-            Operation::Exchange { .. } => None,
+            Operation::Exchange { .. } | Operation::Handoff { .. } => None,
         }
     }
 
@@ -103,6 +111,7 @@ impl Operation {
             Operation::Put(put) => put.plan.route.deadline,
             Operation::Forwarded { deadline, .. }
             | Operation::Repairing { deadline, .. }
+            | Operation::Handoff { deadline, .. }
             | Operation::Exchange { deadline, .. } => *deadline,
         }
     }
@@ -111,7 +120,10 @@ impl Operation {
     fn only_answers(&self) -> bool {
         match self {
             Operation::Read { .. } | Operation::Gather { .. } | Operation::Repairing { .. } => true,
-            Operation::Put(_) | Operation::Forwarded { .. } | Operation::Exchange { .. } => false,
+            Operation::Put(_)
+            | Operation::Forwarded { .. }
+            | Operation::Handoff { .. }
+            | Operation::Exchange { .. } => false,
         }
     }
 }
@@ -131,9 +143,11 @@ impl<S: Storage> Kernel<S> {
         let left = operation.deadline().saturating_sub(now.mono);
         let after = match operation {
             Operation::Read { .. } | Operation::Gather { .. } => left.min(self.config.read_patience),
+            Operation::Put(ref put) if put.plan.quorum == QuorumKind::Sloppy => left.min(self.config.read_patience),
             Operation::Put(_)
             | Operation::Forwarded { .. }
             | Operation::Repairing { .. }
+            | Operation::Handoff { .. }
             | Operation::Exchange { .. } => left,
         };
         self.operations.insert(number, operation);
@@ -160,6 +174,12 @@ impl<S: Storage> Kernel<S> {
                 let step = if over { get.on_deadline() } else { get.on_silence(now.mono) };
                 return self.get_step(now, number, operation, step, effects);
             }
+            Operation::Put(put) if !over && put.plan.quorum == QuorumKind::Sloppy => {
+                let step = put.on_silence(now.mono);
+                let after = deadline.saturating_sub(now.mono);
+                effects.push(Effect::Arm { timer: Timer::Operation(number), after });
+                self.put_step(now, number, operation, step, effects);
+            }
             Operation::Put(put) if over => {
                 let step = put.on_deadline();
                 self.put_step(now, number, operation, step, effects);
@@ -174,9 +194,11 @@ impl<S: Storage> Kernel<S> {
                 let which = (*peer, *partition, *exchange);
                 return self.exchange_replied(now, which, None, effects);
             }
+            Operation::Handoff { target, .. } if over => self.hints.under_way_ended(*target),
             Operation::Put(_)
             | Operation::Forwarded { .. }
             | Operation::Repairing { .. }
+            | Operation::Handoff { .. }
             | Operation::Exchange { .. } => {
                 self.operations.insert(number, operation);
                 let after = deadline.saturating_sub(now.mono);
@@ -220,6 +242,12 @@ impl<S: Storage> Kernel<S> {
             Operation::Forwarded { .. } => {
                 self.operations.insert(number, operation);
             }
+            Operation::Handoff { target, row, dots, .. } => {
+                self.hints.under_way_ended(*target);
+                if matches!(reply, PeerReply::Replicated(_)) {
+                    return self.handed_off(now, *target, row, dots, effects);
+                }
+            }
             Operation::Exchange { peer, partition, exchange, .. } => {
                 let which = (*peer, *partition, *exchange);
                 return self.exchange_replied(now, which, Some(reply), effects);
@@ -245,7 +273,7 @@ impl<S: Storage> Kernel<S> {
                     self.get_step(now, number, operation, step, effects)?;
                 }
                 Operation::Put(put) => {
-                    let step = put.on_link_down(peer);
+                    let step = put.on_link_down(now.mono, peer);
                     self.put_step(now, number, operation, step, effects);
                 }
                 Operation::Forwarded { origin, to, .. } if *to == peer => {
@@ -259,7 +287,8 @@ impl<S: Storage> Kernel<S> {
                     let which = (peer, *partition, *exchange);
                     self.exchange_replied(now, which, None, effects)?;
                 }
-                Operation::Exchange { .. } => {
+                Operation::Handoff { target, .. } if *target == peer => self.hints.under_way_ended(peer),
+                Operation::Exchange { .. } | Operation::Handoff { .. } => {
                     self.operations.insert(number, operation);
                 }
                 Operation::Repairing { waiting, .. } => {
@@ -300,6 +329,7 @@ impl<S: Storage> Kernel<S> {
             Operation::Put(_)
             | Operation::Forwarded { .. }
             | Operation::Repairing { .. }
+            | Operation::Handoff { .. }
             | Operation::Exchange { .. } => {
                 unreachable!("only reads and gatherings hold a get")
             }

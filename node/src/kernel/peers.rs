@@ -40,6 +40,13 @@ impl<S: Storage> Kernel<S> {
                 Err(refusal) => Err(refusal),
             },
             PeerRequest::Fetch(fetch) => self.fetch(now, arrived, &fetch)?,
+            PeerRequest::StoreHint(hint) => match self.store_hint(now, arrived, &hint)? {
+                Ok(()) => {
+                    self.acks.push(PendingAck { to: from, request, arrived, durability: hint.replicate.durability });
+                    return Ok(());
+                }
+                Err(refusal) => Err(refusal),
+            },
             PeerRequest::Pull(pull) => self.pulled_by(&pull)?,
             PeerRequest::Sync(sync) => self.synced_by(&sync)?,
         };
@@ -83,6 +90,7 @@ impl<S: Storage> Kernel<S> {
     /// Pings every peer that has greeted, and greets the others.
     pub(super) fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         self.repair_tick(now, effects)?;
+        self.hand_off(now, effects)?;
         let linked: Vec<NodeId> = self.liveness.peers().filter(|peer| self.liveness.linked(*peer)).collect();
         for peer in linked {
             if !self.liveness.greeted(peer) {
@@ -231,7 +239,7 @@ impl<S: Storage> Kernel<S> {
 }
 
 /// Decodes the object of a message, and checks that it covers the events that it is said to cover.
-fn checked_object(message: &Replicate) -> Result<Object, Refusal> {
+pub(super) fn checked_object(message: &Replicate) -> Result<Object, Refusal> {
     let object = Object::decode(&message.object).map_err(|why| Refusal::Malformed(why.to_string()))?;
     let uncovered = |dot: &&Dot| dot.seq() == 0 || !object.context().covers(**dot);
     match message.dots.iter().find(uncovered) {
@@ -240,7 +248,7 @@ fn checked_object(message: &Replicate) -> Result<Object, Refusal> {
     }
 }
 
-fn overdue(now: Now, arrived: Duration, deadline_ms: u32) -> bool {
+pub(super) fn overdue(now: Now, arrived: Duration, deadline_ms: u32) -> bool {
     now.mono.saturating_sub(arrived) >= Duration::from_millis(u64::from(deadline_ms))
 }
 

@@ -149,6 +149,7 @@ impl<S: Storage> Kernel<S> {
             | Operation::Gather { .. }
             | Operation::Put(_)
             | Operation::Forwarded { .. }
+            | Operation::Handoff { .. }
             | Operation::Exchange { .. } => true,
         };
         if enough {

@@ -50,7 +50,12 @@ impl<S: Storage> Kernel<S> {
         if self.disk_reserve {
             return self.refuse_write(now, origin, Refusal::DiskReserve, effects);
         }
-        let got = 1 + self.reachable_others(now, plan.route.partition).len() as u8;
+        let owners = 1 + self.reachable_others(now, plan.route.partition).len();
+        let hints = match plan.quorum {
+            QuorumKind::Strict => 0,
+            QuorumKind::Sloppy => self.reachable_fallbacks(now, plan.route.partition).count(),
+        };
+        let got = (owners + hints).min(usize::from(plan.route.partition.n)) as u8;
         if got < plan.w {
             let refusal = Refusal::Unavailable { needed: plan.w, got };
             return self.refuse_write(now, origin, refusal, effects);
@@ -165,8 +170,15 @@ impl<S: Storage> Kernel<S> {
     /// The batch with a write is committed: the other owners are told.
     pub(super) fn put_committed(&mut self, now: Now, number: u64, effects: &mut Vec<Effect>) {
         let Some(Operation::Put(mut put)) = self.operations.remove(&number) else { return };
-        let others = self.linked_others(put.plan.route.partition);
-        let step = put.begin(now.mono, others.into_iter());
+        let partition = put.plan.route.partition;
+        let list = self.layout.preference(partition).expect("plans are made from the same layout");
+        let others = self.linked_others(partition);
+        // What is linked is always told; what is not reachable as well gets a hint, under `sloppy`.
+        let me = self.config.node;
+        let unreachable = |owner: &&NodeId| **owner != me && !self.liveness.reachable(**owner, now.mono);
+        let missing: Vec<NodeId> = list.owners().iter().filter(unreachable).copied().collect();
+        let fallbacks: Vec<NodeId> = self.reachable_fallbacks(now, partition).collect();
+        let step = put.begin(now.mono, &others, &missing, fallbacks.into_iter());
         self.put_step(now, number, Operation::Put(put), step, effects);
     }
 
@@ -307,6 +319,11 @@ impl<S: Storage> Kernel<S> {
         others.retain(|peer| self.liveness.reachable(*peer, now.mono));
         others.sort_by_key(|peer| self.liveness.state(*peer, now.mono));
         others
+    }
+
+    fn reachable_fallbacks(&self, now: Now, partition: Partition) -> impl Iterator<Item = NodeId> {
+        let list = self.layout.preference(partition).expect("plans are made from the same layout");
+        list.fallbacks().iter().copied().filter(move |node| self.liveness.reachable(*node, now.mono))
     }
 
     fn linked_others(&self, partition: Partition) -> Vec<NodeId> {

@@ -2,12 +2,14 @@
 
 mod clock;
 mod context;
+mod hint;
 mod hlc;
 mod object;
 mod token;
 
 pub use clock::{Clock, SeqSet};
 pub use context::Context;
+pub use hint::HintRecord;
 pub use hlc::Hlc;
 pub use object::{Content, Object, PAST_OPS_MAX, PastOp, RecordError, SIBLINGS_MAX};
 pub use token::{ContextToken, TokenError};

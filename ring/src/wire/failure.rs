@@ -1,6 +1,6 @@
 //! Why a request was not carried out, and what is known of its effect.
 
-use crate::id::{BucketId, ClusterId, Epoch};
+use crate::id::{BucketId, ClusterId, Epoch, NodeId};
 use crate::topology::CountError;
 use crate::version::TokenError;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,10 @@ pub enum Refusal {
     DeadlinePassed,
     #[error("the disk has less free space than its reserve: writes are refused until there is room, reads go on")]
     DiskReserve,
+    #[error(
+        "the hints kept for {target} have reached their limit; nothing more is kept for it until they are delivered"
+    )]
+    HintsFull { target: NodeId },
     #[error("the node is shutting down; ask another")]
     ShuttingDown,
     #[error("the request is not understood: {0}")]
@@ -63,6 +67,7 @@ impl Refusal {
             | Refusal::NotOwner
             | Refusal::Overloaded { .. }
             | Refusal::DiskReserve
+            | Refusal::HintsFull { .. }
             | Refusal::ShuttingDown => true,
             Refusal::WrongCluster { .. }
             | Refusal::UnknownBucket { .. }

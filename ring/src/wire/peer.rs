@@ -3,7 +3,7 @@
 use super::client::{Receipt, ScanRecord, Uncertain, WriteRequest};
 use super::failure::Refusal;
 use super::messages;
-use crate::id::{ActorId, BucketId, ClusterId, Epoch, OpId, Partition};
+use crate::id::{ActorId, BucketId, ClusterId, Epoch, NodeId, OpId, Partition};
 use crate::topology::Durability;
 use crate::version::{Clock, Context, Dot, SeqSet};
 use bytes::Bytes;
@@ -25,6 +25,8 @@ messages! {
         6 => Pull(Pull),
         /// The objects of a partition, in the order of their keys.
         7 => Sync(SyncRequest),
+        /// Keep this for an owner that I cannot reach.
+        8 => StoreHint(StoreHint),
     }
 }
 
@@ -112,6 +114,14 @@ pub struct Replicate {
     pub durability: Durability,
     pub purpose: Purpose,
     pub deadline_ms: u32,
+}
+
+/// Answered by `Replicated`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoreHint {
+    /// The owner that it is for.
+    pub target: NodeId,
+    pub replicate: Replicate,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
