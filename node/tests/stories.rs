@@ -363,6 +363,19 @@ fn bad_requests_are_refused_each_for_its_reason() {
 }
 
 #[test]
+fn a_forged_context_that_covers_the_future_is_refused() {
+    let mut world = World::new(3);
+    let owner = world.owners("k")[0];
+    let (cluster, bucket) = (world.layout.topology().cluster, quorate_ring::id::BucketId(1));
+    let future = quorate_ring::version::Dot(ActorId::new(NodeId(owner), 1), 1_000);
+    let token = ContextToken::seal(cluster, bucket, b"k", &quorate_ring::version::Context::of(future));
+    match world.ask(owner, ClientRequest::Write(write(1, "k", "v", Supersede::Seen(token), 1))) {
+        Some(ClientReply::Refused(refusal)) => assert!(refusal.to_string().contains("never made"), "{refusal}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn sixty_four_siblings_are_the_most_a_client_can_make() {
     let mut world = World::new(3);
     for op in 0..64 {

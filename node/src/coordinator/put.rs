@@ -178,7 +178,8 @@ impl Put {
             None
         };
         self.answered |= answer.is_some();
-        Step { send: Vec::new(), answer, done: self.waiting.is_empty() }
+        // Acks that come after the answer change nothing: an owner that misses the write learns of it by its clock.
+        Step { send: Vec::new(), answer, done: self.answered }
     }
 
     fn receipt(&self) -> Receipt {

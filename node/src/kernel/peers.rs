@@ -149,7 +149,7 @@ impl<S: Storage> Kernel<S> {
         measure_offset(now, from, greeted.wall_ms, effects);
     }
 
-    fn forgot(&mut self, peer: NodeId, partition: Partition, known: u64, effects: &mut Vec<Effect>) -> bool {
+    pub(super) fn forgot(&mut self, peer: NodeId, partition: Partition, known: u64, effects: &mut Vec<Effect>) -> bool {
         let Some(replica) = self.replicas.get(&partition) else { return false };
         let remembered = replica.clock().max(self.config.actor);
         if known <= remembered {
@@ -194,9 +194,17 @@ impl<S: Storage> Kernel<S> {
             Ok(object) => object,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let own = object.context().seq(self.config.actor);
+        // Events of our own that we do not know of: we have forgotten. A context alone may have been made up by a
+        // client, and is refused without further consequence.
+        let events = object.siblings().iter().map(|(dot, _)| *dot).chain(message.dots.iter().copied());
+        let own = events.filter(|dot| dot.actor() == self.config.actor).map(Dot::seq).max().unwrap_or(0);
         if self.forgot(from, partition, own, effects) {
             return Ok(Err(Refusal::NotReady));
+        }
+        let remembered = self.replicas[&partition].clock().max(self.config.actor);
+        if object.context().seq(self.config.actor) > remembered {
+            let why = "the context covers writes of this node that were never made".to_string();
+            return Ok(Err(Refusal::Malformed(why)));
         }
         let dots = self.merge(&place, partition, &object, &message.dots)?;
         self.sync |= message.durability == Durability::Sync;

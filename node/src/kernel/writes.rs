@@ -11,7 +11,7 @@ use crate::storage::{MetaKey, Storage, StorageError, Table};
 use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::topology::{Durability, QuorumKind};
-use quorate_ring::version::{Content, Context, ContextToken, Hlc, Object, SIBLINGS_MAX};
+use quorate_ring::version::{Content, Context, ContextToken, Hlc, Object, SIBLINGS_MAX, TokenError};
 use quorate_ring::wire::OBJECT_BYTES_MAX;
 use quorate_ring::wire::client::{Change, ClientReply, Supersede, WriteRequest};
 use quorate_ring::wire::failure::{Doubt, Refusal};
@@ -103,6 +103,12 @@ impl<S: Storage> Kernel<S> {
             }
             GetAnswer::DeadlinePassed => return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects),
         };
+        for (answered, object) in &found.answers {
+            let known = object.context().seq(self.config.actor);
+            if self.forgot(answered.node, write.plan.route.partition, known, effects) {
+                return self.refuse_write(now, origin, Refusal::NotReady, effects);
+            }
+        }
         // An owner that holds the event of this op id sent its whole object: ours learns of it, and mints nothing.
         for (_, object) in &found.answers {
             if object.event_of(write.op_id).is_some() {
@@ -133,6 +139,12 @@ impl<S: Storage> Kernel<S> {
                     Supersede::Local => stored.context().clone(),
                     Supersede::Nothing => Context::new(),
                 };
+                // Nobody has seen more of us than we have: such a context would cover what is yet to be minted.
+                let covered = seen.seq(self.config.actor).max(stored.context().seq(self.config.actor));
+                if covered > replica.clock().max(self.config.actor) {
+                    let why = "it covers writes that were never made".to_string();
+                    return self.refuse_write(now, origin, TokenError::Malformed(why).into(), effects);
+                }
                 if let Err(refusal) = check_size(&stored, &seen, &change) {
                     return self.refuse_write(now, origin, refusal, effects);
                 }
@@ -172,8 +184,8 @@ impl<S: Storage> Kernel<S> {
         let Some(Operation::Put(mut put)) = self.operations.remove(&number) else { return };
         let partition = put.plan.route.partition;
         let list = self.layout.preference(partition).expect("plans are made from the same layout");
-        let others = self.linked_others(partition);
-        // What is linked is always told; what is not reachable as well gets a hint, under `sloppy`.
+        // An owner that cannot be reached learns of the write by its clock; under `sloppy` also by a hint.
+        let others = self.reachable_others(now, partition);
         let me = self.config.node;
         let unreachable = |owner: &&NodeId| **owner != me && !self.liveness.reachable(**owner, now.mono);
         let missing: Vec<NodeId> = list.owners().iter().filter(unreachable).copied().collect();
@@ -315,7 +327,8 @@ impl<S: Storage> Kernel<S> {
 
     /// The other owners that can be reached, nearest first: those that answer as usual, then the suspects.
     pub(super) fn reachable_others(&self, now: Now, partition: Partition) -> Vec<NodeId> {
-        let mut others = self.linked_others(partition);
+        let list = self.layout.preference(partition).expect("plans are made from the same layout");
+        let mut others: Vec<NodeId> = list.owners().iter().copied().filter(|o| *o != self.config.node).collect();
         others.retain(|peer| self.liveness.reachable(*peer, now.mono));
         others.sort_by_key(|peer| self.liveness.state(*peer, now.mono));
         others
@@ -324,12 +337,6 @@ impl<S: Storage> Kernel<S> {
     fn reachable_fallbacks(&self, now: Now, partition: Partition) -> impl Iterator<Item = NodeId> {
         let list = self.layout.preference(partition).expect("plans are made from the same layout");
         list.fallbacks().iter().copied().filter(move |node| self.liveness.reachable(*node, now.mono))
-    }
-
-    fn linked_others(&self, partition: Partition) -> Vec<NodeId> {
-        let list = self.layout.preference(partition).expect("plans are made from the same layout");
-        let others = list.owners().iter().copied().filter(|owner| *owner != self.config.node);
-        others.filter(|peer| self.liveness.linked(*peer)).collect()
     }
 
     /// Above everything that this coordinator gave out, that it holds for the key, and that the client has seen. A
