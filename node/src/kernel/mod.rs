@@ -126,6 +126,8 @@ pub struct Kernel<S: Storage> {
     hlc_mark: Hlc,
     draining: bool,
     disk_reserve: bool,
+    /// A peer remembers more of this actor than we do: only a new actor may go on.
+    forgotten: bool,
     counters: Counters,
 }
 
@@ -157,6 +159,7 @@ impl<S: Storage> Kernel<S> {
             hlc_mark,
             draining: false,
             disk_reserve: false,
+            forgotten: false,
             counters: Counters::default(),
             config,
         };

@@ -155,7 +155,9 @@ impl<S: Storage> Kernel<S> {
         if known <= remembered {
             return false;
         }
-        self.config.rebuilding = true; // Mints nothing more, whatever the driver does next.
+        // Answers and mints nothing more under this actor, whatever the driver does next.
+        self.config.rebuilding = true;
+        self.forgotten = true;
         effects.push(Effect::Amnesia { peer, partition, remembered, known });
         true
     }

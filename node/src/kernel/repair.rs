@@ -58,6 +58,9 @@ impl<S: Storage> Kernel<S> {
 
     /// Starts what is due, and collects what is settled.
     pub(super) fn repair_tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        if self.forgotten {
+            return Ok(());
+        }
         if self.config.rebuilding {
             self.rebuild(now, effects);
             return Ok(());
