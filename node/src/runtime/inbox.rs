@@ -1,0 +1,233 @@
+//! What waits for a shard: bounded in bytes and in age, served in three classes.
+//!
+//! Clients are answered "overloaded" when it is full; peers wait, which stops the reading of their lane, so that the
+//! flow control of QUIC reaches back to whoever sends too much.
+
+use crate::kernel::{Event, weight};
+use quorate_ring::wire::peer::{PeerRequest, Purpose};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Events handled between two commits at the most: bounds how long the first one waits for its commit.
+const BATCH_EVENTS_MAX: usize = 512;
+/// And their bytes.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Of each batch, so many events are left to repair, however busy the clients are.
+const BATCH_REPAIR_MIN: usize = 16;
+/// Work of clients that would wait behind something older than this is refused.
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// In the order of service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Acks, heartbeats, timers, and what the node itself has to say.
+    Urgent,
+    /// What a client waits for, here or at a peer.
+    Work,
+    /// What nobody waits for.
+    Repair,
+}
+
+/// The class of an event.
+pub fn class(event: &Event) -> Class {
+    match event {
+        Event::Client { .. } | Event::ClientCancelled { .. } => Class::Work,
+        Event::PeerRequest { message, .. } => match message {
+            PeerRequest::Greet(_) | PeerRequest::Ping(_) => Class::Urgent,
+            PeerRequest::Coordinate(_) | PeerRequest::Fetch(_) => Class::Work,
+            PeerRequest::Replicate(replicate) => match replicate.purpose {
+                Purpose::Write => Class::Work,
+                Purpose::ReadRepair | Purpose::Handoff => Class::Repair,
+            },
+        },
+        Event::Started
+        | Event::ClientGone { .. }
+        | Event::PeerReply { .. }
+        | Event::LinkUp { .. }
+        | Event::LinkDown { .. }
+        | Event::Fired { .. }
+        | Event::Layout(_)
+        | Event::DiskReserve { .. }
+        | Event::Drain => Class::Urgent,
+    }
+}
+
+/// There is no room for a client's request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full {
+    pub retry_after_ms: u32,
+}
+
+/// What a shard is to do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drained {
+    /// Handle the batch, which may be empty: a timer is due then.
+    Batch,
+    /// The node ends.
+    Closed,
+}
+
+struct Waiting {
+    event: Event,
+    weight: usize,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    urgent: Queue,
+    work: Queue,
+    repair: Queue,
+    closed: bool,
+}
+
+impl State {
+    fn queue(&mut self, class: Class) -> &mut Queue {
+        match class {
+            Class::Urgent => &mut self.urgent,
+            Class::Work => &mut self.work,
+            Class::Repair => &mut self.repair,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.urgent.waiting.is_empty() && self.work.waiting.is_empty() && self.repair.waiting.is_empty()
+    }
+}
+
+/// Many put in, one shard takes out.
+pub struct Inbox {
+    state: Mutex<State>,
+    filled: Condvar,
+    room: Notify,
+    /// Of the work of clients; peers may fill each class to twice this.
+    limit: usize,
+}
+
+impl Inbox {
+    pub fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), filled: Condvar::new(), room: Notify::new(), limit }
+    }
+
+    /// Puts in what the node itself has to say. There is little of it, and always room.
+    pub fn push(&self, event: Event) {
+        let mut state = self.lock();
+        put(&mut state, event);
+        self.filled.notify_one();
+    }
+
+    /// Puts in what a client asks, if there is room.
+    pub fn offer(&self, event: Event) -> Result<(), Full> {
+        let mut state = self.lock();
+        let queue = state.queue(class(&event));
+        let age = queue.waiting.front().map_or(Duration::ZERO, |oldest| oldest.since.elapsed());
+        if queue.bytes + weight(&event) > self.limit && !queue.waiting.is_empty() || age > AGE_MAX {
+            let retry_after_ms = (age.as_millis() as u32).clamp(50, 2_000);
+            return Err(Full { retry_after_ms });
+        }
+        put(&mut state, event);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Puts in what a peer asks or answers; waits for room.
+    pub async fn deliver(&self, event: Event) {
+        let mut event = event;
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            match self.try_deliver(event) {
+                Ok(()) => return,
+                Err(back) => event = back,
+            }
+            room.await;
+        }
+    }
+
+    fn try_deliver(&self, event: Event) -> Result<(), Event> {
+        let mut state = self.lock();
+        let queue = state.queue(class(&event));
+        if queue.bytes + weight(&event) > 2 * self.limit && !queue.waiting.is_empty() {
+            return Err(event);
+        }
+        put(&mut state, event);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits until there is something or `wait` is over, and moves a batch of events, in the order of service, to
+    /// `batch`.
+    pub fn drain(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
+        let mut state = self.lock();
+        if state.is_empty() && !state.closed {
+            state = match wait {
+                None => self.filled.wait(state).expect(UNPOISONED),
+                Some(wait) => self.filled.wait_timeout(state, wait).expect(UNPOISONED).0,
+            };
+        }
+        if state.closed {
+            return Drained::Closed;
+        }
+        let mut left = BATCH_BYTES_MAX;
+        take(&mut state.urgent, BATCH_EVENTS_MAX - BATCH_REPAIR_MIN, &mut left, batch);
+        let room = (BATCH_EVENTS_MAX - BATCH_REPAIR_MIN).saturating_sub(batch.len());
+        take(&mut state.work, room, &mut left, batch);
+        let room = BATCH_EVENTS_MAX - batch.len();
+        take(&mut state.repair, room, &mut left.max(1), batch);
+        drop(state);
+        self.room.notify_waiters();
+        Drained::Batch
+    }
+
+    /// Ends the shard; what still waits is dropped.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.filled.notify_one();
+    }
+
+    /// Bytes that wait, by class.
+    pub fn bytes(&self) -> [(Class, usize); 3] {
+        let state = self.lock();
+        [(Class::Urgent, state.urgent.bytes), (Class::Work, state.work.bytes), (Class::Repair, state.repair.bytes)]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(UNPOISONED)
+    }
+}
+
+const UNPOISONED: &str = "nothing panics while it holds the inbox";
+
+fn put(state: &mut State, event: Event) {
+    let weight = weight(&event);
+    let queue = state.queue(class(&event));
+    queue.bytes += weight;
+    queue.waiting.push_back(Waiting { event, weight, since: Instant::now() });
+}
+
+/// Moves up to `most` events; stops behind the one with which `left` bytes are used up.
+fn take(queue: &mut Queue, most: usize, left: &mut usize, batch: &mut Vec<Event>) {
+    for _ in 0..most {
+        if *left == 0 {
+            return;
+        }
+        let Some(waiting) = queue.waiting.pop_front() else { return };
+        queue.bytes -= waiting.weight;
+        *left = left.saturating_sub(waiting.weight);
+        batch.push(waiting.event);
+    }
+}
+
+#[cfg(test)]
+#[path = "inbox_tests.rs"]
+mod tests;
