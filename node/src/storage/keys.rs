@@ -226,7 +226,7 @@ mod tests {
         let hint = b"\x00\x09\x03\x01\x02\x0a\x0b\x0c\x0dk";
         assert_eq!(hint_key(NodeId(9), PARTITION, bucket, b"k")[..], *hint);
         let entry = LogEntry { erasable: false, bucket, key: Bytes::from_static(b"k") };
-        assert_eq!(entry.encode()[..], *b"\x01\x0a\x0b\x0c\x0dk");
+        assert_eq!(entry.encode()[..], *b"\x01\x00\x0a\x0b\x0c\x0dk");
         assert_eq!(MetaKey::Identity.encode(), [1]);
         assert_eq!(MetaKey::HlcMark { shard: 7 }.encode(), [2, 7]);
         assert_eq!(MetaKey::Topology.encode(), [3]);

@@ -11,13 +11,7 @@ type Tables = [BTreeMap<Bytes, Bytes>; Table::ALL.len()];
 /// A disk that never fails. A clone is a copy: what is committed to one is not seen by the other.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryStorage {
-    /// Shared with snapshots and clones until the next commit.
-    tables: Arc<Tables>,
-}
-
-/// What a `MemoryStorage` held at one moment.
-#[derive(Clone, Debug)]
-pub struct MemorySnapshot {
+    /// Shared with clones until the next commit.
     tables: Arc<Tables>,
 }
 
@@ -28,16 +22,6 @@ impl MemoryStorage {
 }
 
 impl Read for MemoryStorage {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        Ok(self.tables[table as usize].get(key).cloned())
-    }
-
-    fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
-        Ok(scan(&self.tables, table, from, to, bytes_max))
-    }
-}
-
-impl Read for MemorySnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         Ok(self.tables[table as usize].get(key).cloned())
     }
@@ -64,8 +48,6 @@ fn scan(tables: &Tables, table: Table, from: &[u8], to: &[u8], bytes_max: usize)
 }
 
 impl Storage for MemoryStorage {
-    type Snapshot = MemorySnapshot;
-
     fn commit(&mut self, rows: &[Row], _sync: bool) -> Result<(), StorageError> {
         if rows.is_empty() {
             return Ok(());
@@ -79,9 +61,5 @@ impl Storage for MemoryStorage {
             };
         }
         Ok(())
-    }
-
-    fn snapshot(&self) -> MemorySnapshot {
-        MemorySnapshot { tables: Arc::clone(&self.tables) }
     }
 }

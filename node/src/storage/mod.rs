@@ -4,13 +4,14 @@
 
 mod keys;
 mod memory;
+pub mod rocks;
 mod staged;
 
 pub use keys::{LogEntry, LogEntryError, MetaKey};
 pub use keys::{bucket_range, object_key, object_range, parse_object_key};
 pub use keys::{hint_key, hint_range, parse_hint_key};
 pub use keys::{log_key, log_range, log_range_of, parse_log_key};
-pub use memory::{MemorySnapshot, MemoryStorage};
+pub use memory::MemoryStorage;
 pub use staged::Staged;
 
 use bytes::Bytes;
@@ -51,7 +52,7 @@ pub struct StorageError {
     pub cause: String,
 }
 
-/// Reads, of the present or of a snapshot.
+/// Reads.
 pub trait Read {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 
@@ -62,12 +63,7 @@ pub trait Read {
 
 /// One node's disk, or one shard's part of it.
 pub trait Storage: Read {
-    type Snapshot: Read;
-
     /// Applies all rows or none; a later row of the same key wins. With `sync` they are fsynced when this returns,
     /// together with everything committed before.
     fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError>;
-
-    /// What was committed up to now, unmoved by later commits.
-    fn snapshot(&self) -> Self::Snapshot;
 }

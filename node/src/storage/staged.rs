@@ -57,11 +57,6 @@ impl<S: Storage> Staged<S> {
         Ok(())
     }
 
-    /// What was committed up to now; staged rows are not part of it.
-    pub fn snapshot(&self) -> S::Snapshot {
-        self.inner.snapshot()
-    }
-
     pub fn inner(&self) -> &S {
         &self.inner
     }

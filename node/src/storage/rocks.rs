@@ -1,0 +1,242 @@
+//! The tables in RocksDB: one database per node, a column family per table.
+//!
+//! An ack means that the log of the database (WAL) was fsynced. So nothing here may be clever about recovery: the mode
+//! `TolerateCorruptedTailRecords` accepts a record that was cut off at the very end of the log, and refuses to open
+//! a database whose log is damaged elsewhere, where acknowledged writes may follow (RocksDB wiki, "WAL Recovery Modes").
+
+use super::{Read, Row, Rows, Storage, StorageError, Table};
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, MultiThreaded, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+type Database = DBWithThreadMode<MultiThreaded>;
+
+/// Memory for rows that are not yet in a file, over all column families.
+const WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
+/// Of one column family; three of them may wait to be written out.
+const TABLE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// Log files are kept until what is in them is in table files; over this the oldest are written out.
+const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// RocksDB's own log about itself.
+const INFO_LOG_BYTES: usize = 1024 * 1024;
+const INFO_LOGS: usize = 2;
+/// One look-up in a hundred for an absent key reads a block (RocksDB wiki, "Bloom Filter").
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const BACKGROUND_JOBS: i32 = 2;
+const OPEN_FILES: i32 = 512;
+
+/// Why a database cannot be opened. It was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("there is no database in {folder}; make it with `quorate-node init`")]
+    Missing { folder: String },
+    #[error("another quorate-node uses {folder}: {cause}")]
+    InUse { folder: String, cause: String },
+    #[error(
+        "the database in {folder} is damaged: {cause}. Its data cannot be trusted: move the folder away and run \
+         `quorate-node init`; the node then rebuilds from the other owners"
+    )]
+    Damaged { folder: String, cause: String },
+    #[error("the database in {folder} cannot be opened: {cause}")]
+    Failed { folder: String, cause: String },
+}
+
+/// How a database is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// The first start: the database must not be there yet.
+    Create,
+    Existing,
+}
+
+/// A node's database; clones share it, so that each shard commits its own batches.
+#[derive(Clone)]
+pub struct RocksStorage {
+    db: Arc<Database>,
+}
+
+impl std::fmt::Debug for RocksStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RocksStorage({})", self.db.path().display())
+    }
+}
+
+impl RocksStorage {
+    /// `cache_bytes` bounds the blocks held in memory, filters and indexes among them.
+    pub fn open(folder: &Path, mode: Mode, cache_bytes: usize) -> Result<Self, OpenError> {
+        let exists = folder.join("CURRENT").exists();
+        if mode == Mode::Existing && !exists {
+            return Err(OpenError::Missing { folder: folder.display().to_string() });
+        }
+        let cache = Cache::new_lru_cache(cache_bytes);
+        let families =
+            Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), table_options(table, &cache)));
+        let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
+            .map_err(|error| open_error(folder, &error))?;
+        Ok(Self { db: Arc::new(db) })
+    }
+
+    fn family(&self, table: Table) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(name(table)).expect("every table's column family is opened with the database")
+    }
+
+    /// Writes everything out to table files, so that the next start has no log to go through.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        for table in Table::ALL {
+            self.db.flush_cf(&self.family(table)).map_err(|error| failed("write out a table", &error))?;
+        }
+        Ok(())
+    }
+
+    /// About how many objects there are, tombstones among them.
+    pub fn keys_estimate(&self) -> u64 {
+        self.property(Table::Objects, "rocksdb.estimate-num-keys")
+    }
+
+    /// Bytes that the database holds in memory: buffers of rows not yet in files, and cached blocks.
+    pub fn memory_bytes(&self) -> u64 {
+        let buffers: u64 = Table::ALL.into_iter().map(|t| self.property(t, "rocksdb.cur-size-all-mem-tables")).sum();
+        buffers + self.property(Table::Objects, "rocksdb.block-cache-usage")
+    }
+
+    /// A number that RocksDB keeps about a table; 0 if it has none of that name.
+    pub fn property(&self, table: Table, property: &str) -> u64 {
+        self.db.property_int_value_cf(&self.family(table), property).ok().flatten().unwrap_or(0)
+    }
+}
+
+impl Read for RocksStorage {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let value = self.db.get_cf(&self.family(table), key).map_err(|error| failed("read a row", &error))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        let mut rows = Rows::new();
+        if from >= to {
+            return Ok(rows);
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut iterator = self.db.raw_iterator_cf_opt(&self.family(table), options);
+        iterator.seek(from);
+        let mut bytes = 0;
+        while let Some((key, value)) = iterator.item() {
+            bytes += key.len() + value.len();
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            if bytes >= bytes_max {
+                return Ok(rows);
+            }
+            iterator.next();
+        }
+        // An iterator that failed is as silent as one that has come to the end.
+        iterator.status().map_err(|error| failed("read rows", &error))?;
+        Ok(rows)
+    }
+}
+
+impl Storage for RocksStorage {
+    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::default();
+        for row in rows {
+            let family = self.family(row.table);
+            match &row.value {
+                Some(value) => batch.put_cf(&family, &row.key, value),
+                None => batch.delete_cf(&family, &row.key),
+            }
+        }
+        let sync = sync && !planted::no_fsync();
+        if rows.is_empty() {
+            // Nothing to write, but what was written before without an fsync is to be fsynced now.
+            return self.db.flush_wal(sync).map_err(|error| failed("fsync its log", &error));
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch, &options).map_err(|error| failed("commit a batch", &error))
+    }
+}
+
+/// The fault that shows that the power-cut rounds can fail: acks without fsync.
+#[cfg(feature = "planted")]
+mod planted {
+    pub(super) fn no_fsync() -> bool {
+        static PLANTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *PLANTED.get_or_init(|| std::env::var_os("QUORATE_PLANTED_NO_FSYNC").is_some_and(|value| value == "1"))
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+mod planted {
+    pub(super) const fn no_fsync() -> bool {
+        false
+    }
+}
+
+fn name(table: Table) -> &'static str {
+    match table {
+        Table::Objects => "objects",
+        Table::Log => "log",
+        Table::Hints => "hints",
+        Table::Meta => "meta",
+    }
+}
+
+fn database_options(mode: Mode) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(mode == Mode::Create);
+    options.set_error_if_exists(mode == Mode::Create);
+    options.create_missing_column_families(mode == Mode::Create);
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_paranoid_checks(true);
+    options.set_db_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_max_background_jobs(BACKGROUND_JOBS);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_log_file_size(INFO_LOG_BYTES);
+    options.set_keep_log_file_num(INFO_LOGS);
+    options.set_stats_dump_period_sec(0);
+    options.set_bytes_per_sync(1024 * 1024);
+    options
+}
+
+fn table_options(table: Table, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    match table {
+        // Only these are looked up by key; the log is read in runs.
+        Table::Objects | Table::Hints => blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false),
+        Table::Log | Table::Meta => {}
+    }
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(TABLE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(3);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+fn open_error(folder: &Path, error: &rocksdb::Error) -> OpenError {
+    let (folder, cause) = (folder.display().to_string(), error.to_string());
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => OpenError::Damaged { folder, cause },
+        rocksdb::ErrorKind::IOError if cause.contains("lock") => OpenError::InUse { folder, cause },
+        _ => OpenError::Failed { folder, cause },
+    }
+}
+
+fn failed(doing: &'static str, error: &rocksdb::Error) -> StorageError {
+    StorageError { doing, cause: error.to_string() }
+}
+
+#[cfg(test)]
+#[path = "rocks_tests.rs"]
+mod tests;

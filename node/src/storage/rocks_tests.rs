@@ -1,0 +1,160 @@
+use super::*;
+use crate::storage::{MemoryStorage, Staged};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const CACHE_BYTES: usize = 1024 * 1024;
+
+fn open(folder: &Path, mode: Mode) -> RocksStorage {
+    RocksStorage::open(folder, mode, CACHE_BYTES).unwrap()
+}
+
+fn row(table: Table, key: &[u8], value: Option<&[u8]>) -> Row {
+    let value = value.map(Bytes::copy_from_slice);
+    Row { table, key: Bytes::copy_from_slice(key), value }
+}
+
+#[test]
+fn what_was_committed_with_sync_is_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = open(folder.path(), Mode::Create);
+    storage.commit(&[row(Table::Objects, b"a", Some(b"1")), row(Table::Log, b"l", Some(b"2"))], true).unwrap();
+    storage.commit(&[row(Table::Objects, b"a", None), row(Table::Objects, b"b", Some(b"3"))], true).unwrap();
+    drop(storage);
+    let storage = open(folder.path(), Mode::Existing);
+    assert_eq!(storage.get(Table::Objects, b"a").unwrap(), None);
+    assert_eq!(storage.get(Table::Objects, b"b").unwrap(), Some(Bytes::from_static(b"3")));
+    assert_eq!(storage.get(Table::Log, b"l").unwrap(), Some(Bytes::from_static(b"2")));
+}
+
+#[test]
+fn opening_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES).unwrap_err();
+    assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+    let first = open(folder.path(), Mode::Create);
+    let twice = RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES).unwrap_err();
+    assert!(matches!(twice, OpenError::InUse { .. }), "{twice}");
+    drop(first);
+    let again = RocksStorage::open(folder.path(), Mode::Create, CACHE_BYTES).unwrap_err();
+    assert!(matches!(again, OpenError::Failed { .. }), "{again}");
+    std::fs::write(folder.path().join("CURRENT"), b"MANIFEST-999999\n").unwrap();
+    assert!(RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES).is_err());
+}
+
+#[test]
+fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_not() {
+    let wal = |folder: &Path| {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|e| e == "log")).max().unwrap()
+    };
+    for (cut, opens) in [(true, true), (false, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut storage = open(folder.path(), Mode::Create);
+        for key in 0..200u8 {
+            storage.commit(&[row(Table::Objects, &[key], Some(&[key; 1000]))], true).unwrap();
+        }
+        drop(storage);
+        let path = wal(folder.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        if cut {
+            bytes.truncate(bytes.len() - 500);
+        } else {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0xff;
+        }
+        std::fs::write(&path, bytes).unwrap();
+        match RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES) {
+            Ok(storage) => {
+                assert!(opens, "a log damaged in the middle was accepted");
+                assert!(storage.get(Table::Objects, &[198]).unwrap().is_some());
+            }
+            Err(error) => assert!(!opens && matches!(error, OpenError::Damaged { .. }), "{error}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Stage(Table, u8, Option<u8>),
+    Commit { sync: bool },
+    Get(Table, u8),
+    Scan(Table, u8, u8, usize),
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let table = prop::sample::select(&Table::ALL[..]);
+    prop_oneof![
+        6 => (table.clone(), 0..24u8, prop::option::of(0..40u8)).prop_map(|(t, k, v)| Step::Stage(t, k, v)),
+        2 => any::<bool>().prop_map(|sync| Step::Commit { sync }),
+        3 => (table.clone(), 0..24u8).prop_map(|(t, k)| Step::Get(t, k)),
+        3 => (table, 0..24u8, 0..30u8, 1..200usize).prop_map(|(t, a, b, max)| Step::Scan(t, a, b, max)),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// What both storages ought to hold, staged rows included.
+type Model = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
+fn naive_scan(model: &Model, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Rows {
+    let (mut rows, mut bytes) = (Rows::new(), 0);
+    for ((t, key), value) in model {
+        if *t == table && &key[..] >= from && &key[..] < to {
+            bytes += key.len() + value.len();
+            rows.push((Bytes::from(key.clone()), Bytes::from(value.clone())));
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+    }
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// The same steps on RocksDB, on memory and on a map give the same answers.
+    #[test]
+    fn rocks_memory_and_a_map_agree(steps in prop::collection::vec(step(), 1..80)) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rocks = Some(Staged::new(open(folder.path(), Mode::Create)));
+        let mut memory = Staged::new(MemoryStorage::new());
+        let (mut model, mut committed) = (Model::new(), Model::new());
+        for step in steps {
+            let on_disk = rocks.as_mut().unwrap();
+            match step {
+                Step::Stage(table, key, value) => {
+                    let bytes = value.map(|length| vec![key; usize::from(length)]);
+                    match &bytes {
+                        Some(bytes) => model.insert((table, vec![key]), bytes.clone()),
+                        None => model.remove(&(table, vec![key])),
+                    };
+                    let (key, value) = (Bytes::from(vec![key]), bytes.map(Bytes::from));
+                    on_disk.stage(table, key.clone(), value.clone());
+                    memory.stage(table, key, value);
+                }
+                Step::Commit { sync } => {
+                    on_disk.commit(sync).unwrap();
+                    memory.commit(sync).unwrap();
+                    committed = model.clone();
+                }
+                Step::Get(table, key) => {
+                    let want = model.get(&(table, vec![key])).map(|value| Bytes::from(value.clone()));
+                    prop_assert_eq!(on_disk.get(table, &[key]).unwrap(), want.clone());
+                    prop_assert_eq!(memory.get(table, &[key]).unwrap(), want);
+                }
+                Step::Scan(table, from, to, max) => {
+                    let want = naive_scan(&model, table, &[from], &[to], max);
+                    prop_assert_eq!(on_disk.scan(table, &[from], &[to], max).unwrap(), want.clone());
+                    prop_assert_eq!(memory.scan(table, &[from], &[to], max).unwrap(), want);
+                }
+                Step::Reopen => {
+                    drop(rocks.take());
+                    rocks = Some(Staged::new(open(folder.path(), Mode::Existing)));
+                    memory = Staged::new(memory.into_inner());
+                    model = committed.clone();
+                }
+            }
+        }
+    }
+}
