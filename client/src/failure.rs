@@ -1,0 +1,139 @@
+//! Why something was not done, and what state that leaves things in.
+
+use quorate_ring::id::{NodeId, OpId, Partition};
+use quorate_ring::placement::PlacementError;
+use quorate_ring::topology::TopologyError;
+use quorate_ring::version::RecordError;
+use quorate_ring::wire::client::Ack;
+use quorate_ring::wire::failure::{Doubt, Refusal};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is wrong with the connection to one node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    #[error("no answer within {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// One side did not accept the other's certificate, or the protocol. Asking again will not help.
+    #[error("TLS was refused: {0}")]
+    Tls(String),
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The node sent what this program does not understand.
+    #[error("{0}")]
+    Protocol(String),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the local socket failed: {0}")]
+    Socket(String),
+}
+
+/// Nodes that were tried, and why none would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Causes(pub Vec<(NodeId, LinkError)>);
+
+impl fmt::Display for Causes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (node, cause)) in self.0.iter().enumerate() {
+            write!(f, "{}{node}: {cause}", if i == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+impl Causes {
+    /// Every node refused the certificate: a matter of who the client is, not of which nodes are up.
+    pub fn all_tls(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|(_, cause)| matches!(cause, LinkError::Tls(_)))
+    }
+}
+
+/// Nothing was written anywhere, and nothing was read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Declined {
+    /// By a node, or, without one, by this library before anything was sent.
+    #[error("{refusal}")]
+    Refused { node: Option<NodeId>, refusal: Refusal },
+    #[error("there is no bucket {name:?}; there are {}", known.join(", "))]
+    NoBucket { name: String, known: Vec<String> },
+    #[error("there is no node {0} in the topology")]
+    NoNode(NodeId),
+    #[error("no node could be asked: {0}")]
+    Unreachable(Causes),
+    #[error("the deadline of {} ms passed first", .0.as_millis())]
+    DeadlinePassed(Duration),
+}
+
+impl Declined {
+    pub(crate) fn here(refusal: Refusal) -> Self {
+        Self::Refused { node: None, refusal }
+    }
+}
+
+/// Why the outcome of a write is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownCause {
+    #[error("{0}")]
+    Reported(Doubt),
+    #[error("the connection to the node that was asked failed: {0}")]
+    Link(LinkError),
+    #[error("the deadline passed before the node answered")]
+    Deadline,
+}
+
+/// A write that may have taken effect, or may yet. Writing again with the same op id is safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the outcome is not known: {cause}")]
+pub struct Unknown {
+    pub op_id: OpId,
+    pub cause: UnknownCause,
+    /// The node that was asked.
+    pub node: NodeId,
+    /// How many acks were waited for, if the node said so.
+    pub needed: Option<u8>,
+    /// Those that had come in.
+    pub acks: Vec<Ack>,
+}
+
+/// A write that is not known to have been applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Nothing was written anywhere.
+    #[error(transparent)]
+    NotApplied(#[from] Declined),
+    /// It may have taken effect, or may yet.
+    #[error(transparent)]
+    Unknown(Box<Unknown>),
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{}: {reason}", path.display())]
+    Certificate { path: PathBuf, reason: String },
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("no node of the cluster could be reached: {0}")]
+    Unreachable(Causes),
+}
+
+/// Why a node's topology was not taken over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayoutError {
+    #[error("the topology that the node sent does not parse: {0}")]
+    Topology(#[from] TopologyError),
+    #[error("the topology that the node sent cannot be placed: {0}")]
+    Placement(#[from] PlacementError),
+}
+
+/// A listing ends here. What came before it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScanError {
+    #[error(transparent)]
+    Declined(#[from] Declined),
+    #[error("partition {partition} needs {needed} of its owners, {got} answer: {causes}")]
+    TooFewOwners { partition: Partition, needed: u8, got: u8, causes: Causes },
+    #[error("{node} sent a record that cannot be read: {cause}")]
+    Record { node: NodeId, cause: RecordError },
+}
