@@ -5,11 +5,13 @@
 //! - [`replica`]: one copy of a partition: its clock, its log, mint and merge.
 //! - [`anti_entropy`]: pull, full sync, and the collection of what is settled.
 //! - [`liveness`]: which peers can be reached, judged link by link.
+//! - [`identity`]: whether a data folder may go on under its actor.
 //! - [`storage`]: where replica state lies, in RocksDB or in memory.
 //! - `runtime`: the only room that knows tokio, quinn, threads and the clock of the machine.
 
 pub mod anti_entropy;
 pub mod coordinator;
+pub mod identity;
 pub mod kernel;
 pub mod liveness;
 pub mod replica;

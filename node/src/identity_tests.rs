@@ -1,0 +1,138 @@
+use super::*;
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+fn claim(random: u64) -> Claim<'static> {
+    Claim { node: NodeId(1), cluster: CLUSTER, random, boot: "boot 1", writes_async: false, cache_bytes: 1 << 20 }
+}
+
+fn made() -> (tempfile::TempDir, PathBuf, Identity) {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("data");
+    let identity = init(&folder, claim(1)).unwrap();
+    (parent, folder, identity)
+}
+
+#[test]
+fn a_folder_that_was_closed_or_killed_goes_on_under_its_actor() {
+    let (_parent, folder, identity) = made();
+    assert!(!identity.rebuilding && identity.actor.node() == NodeId(1));
+    let opened = open(&folder, claim(2)).unwrap();
+    assert_eq!((opened.identity, &opened.forgot), (identity, &None));
+    opened.close().unwrap();
+    let killed = open(&folder, claim(3)).unwrap();
+    assert_eq!(killed.identity, identity);
+    drop(killed); // No close: the process was killed.
+    assert_eq!(open(&folder, claim(4)).unwrap().identity, identity);
+}
+
+#[test]
+fn a_folder_is_made_once_and_only_explicitly() {
+    let (parent, folder, _) = made();
+    assert!(matches!(init(&folder, claim(2)), Err(IdentityError::NotEmpty { .. })));
+    let empty = parent.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let error = open(&empty, claim(2)).unwrap_err();
+    assert!(error.to_string().contains("quorate-node init"), "{error}");
+}
+
+#[test]
+fn someone_elses_folder_is_refused_and_left_as_it_is() {
+    let (_parent, folder, identity) = made();
+    let other_node = Claim { node: NodeId(2), ..claim(2) };
+    let other_cluster = Claim { cluster: ClusterId([8; 16]), ..claim(2) };
+    for wrong in [other_node, other_cluster] {
+        assert!(matches!(open(&folder, wrong), Err(IdentityError::Elsewhere { .. })));
+    }
+    assert_eq!(open(&folder, claim(3)).unwrap().identity, identity);
+}
+
+/// Breaks a folder, and expects a new actor that rebuilds until it is marked as joined.
+fn forgets(break_it: impl FnOnce(&Path, &Path) -> PathBuf, reason: &str) {
+    let (parent, folder, before) = made();
+    let folder = break_it(parent.path(), &folder);
+    let mut opened = open(&folder, claim(2)).unwrap();
+    let why = opened.forgot.clone().expect("it may have forgotten");
+    assert!(why.contains(reason), "{why}");
+    assert!(opened.identity.rebuilding && opened.identity.actor != before.actor);
+    let actor = opened.identity.actor;
+    drop(opened);
+    opened = open(&folder, claim(3)).unwrap();
+    assert!(opened.identity.rebuilding && opened.identity.actor == actor, "rebuilding outlives a restart");
+    opened.mark_joined().unwrap();
+    drop(opened);
+    let joined = open(&folder, claim(4)).unwrap();
+    assert!(!joined.identity.rebuilding && joined.identity.actor == actor && joined.forgot.is_none());
+}
+
+#[test]
+fn a_lost_identity_file() {
+    forgets(
+        |_, folder| {
+            fs::remove_file(folder.join(FILE)).unwrap();
+            folder.to_path_buf()
+        },
+        "missing",
+    );
+}
+
+#[test]
+fn a_lost_database() {
+    forgets(
+        |_, folder| {
+            fs::remove_dir_all(folder.join(DATABASE)).unwrap();
+            folder.to_path_buf()
+        },
+        "database is missing",
+    );
+}
+
+#[test]
+fn a_restored_copy() {
+    forgets(
+        |parent, folder| {
+            let copy = parent.join("copy");
+            let status = std::process::Command::new("cp").arg("-a").arg(folder).arg(&copy).status().unwrap();
+            assert!(status.success());
+            copy
+        },
+        "copy",
+    );
+}
+
+#[test]
+fn a_database_of_an_earlier_actor() {
+    forgets(
+        |parent, folder| {
+            let old = parent.join("old");
+            let status = std::process::Command::new("cp").arg("-a").arg(folder.join(DATABASE)).arg(&old).status();
+            assert!(status.unwrap().success());
+            forget(folder, claim(9)).unwrap();
+            fs::remove_dir_all(folder.join(DATABASE)).unwrap();
+            fs::rename(old, folder.join(DATABASE)).unwrap();
+            folder.to_path_buf()
+        },
+        "do not belong together",
+    );
+}
+
+#[test]
+fn a_machine_that_went_down_counts_only_where_writes_were_not_fsynced() {
+    for (writes_async, forgets) in [(false, false), (true, true)] {
+        let (_parent, folder, before) = made();
+        drop(open(&folder, Claim { writes_async, ..claim(2) }).unwrap());
+        let same_boot = open(&folder, Claim { writes_async, ..claim(3) }).unwrap();
+        assert_eq!(same_boot.identity, before, "a killed process has forgotten nothing");
+        drop(same_boot);
+        let opened = open(&folder, Claim { boot: "boot 2", writes_async, ..claim(4) }).unwrap();
+        assert_eq!(opened.forgot.is_some(), forgets);
+    }
+}
+
+#[test]
+fn forgetting_on_purpose() {
+    let (_parent, folder, before) = made();
+    let after = forget(&folder, claim(5)).unwrap();
+    assert!(after.rebuilding && after.actor != before.actor);
+    assert_eq!(open(&folder, claim(6)).unwrap().identity, after);
+}
