@@ -24,16 +24,14 @@ fn anchor(folder: &Path, name: &str) -> Arc<RootCertStore> {
 
 fn passes_as_client(folder: &Path, leaf: &str, anchor_name: &str) -> bool {
     let provider = Arc::new(default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(anchor(folder, anchor_name), provider).build().unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(anchor(folder, anchor_name), provider).build().unwrap();
     let chain = chain(folder, leaf);
     verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()).is_ok()
 }
 
 fn passes_as_server(folder: &Path, leaf: &str, name: String, at: UnixTime) -> bool {
     let provider = Arc::new(default_provider());
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(anchor(folder, "node-ca"), provider).build().unwrap();
+    let verifier = WebPkiServerVerifier::builder_with_provider(anchor(folder, "node-ca"), provider).build().unwrap();
     let chain = chain(folder, leaf);
     let name = ServerName::try_from(name).unwrap();
     verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], at).is_ok()
@@ -62,9 +60,9 @@ fn each_plane_takes_its_own_certificates_only() {
 fn a_node_is_itself_for_ninety_days_and_nobody_else() {
     let folder = made();
     let folder = folder.path();
-    let later = |days: u64| UnixTime::since_unix_epoch(
-        std::time::Duration::from_secs(UnixTime::now().as_secs() + days * 86_400),
-    );
+    let later = |days: u64| {
+        UnixTime::since_unix_epoch(std::time::Duration::from_secs(UnixTime::now().as_secs() + days * 86_400))
+    };
     assert!(passes_as_server(folder, "n1", server_name(CLUSTER, NodeId(1)), later(0)));
     assert!(passes_as_server(folder, "n1", server_name(CLUSTER, NodeId(1)), later(89)));
     assert!(!passes_as_server(folder, "n1", server_name(CLUSTER, NodeId(1)), later(91)), "expired");

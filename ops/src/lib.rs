@@ -1,1 +1,21 @@
+//! A cluster of real processes on one machine, for trying Quorate out and for testing it.
+//!
+//! - [`folder`]: where things lie in the folder of a lab, and the record of it that is kept there.
+//! - [`certs`]: the certificates of a cluster: a root, an intermediate for nodes, another for clients.
+//! - [`plan`]: the files that a cluster is made of, before any process runs.
+//! - [`process`]: one process of the operating system, told apart from others that later get its number.
+//! - [`probe`]: what a node's admin address says.
+//! - [`cluster`]: start, stop, kill, pause: what is done to the nodes.
+//! - [`show`]: tables and advice for people.
+//! - [`crash`]: rounds of killing everything in the middle of a load, and checking what was acknowledged.
+//!
+//! Not inside: anything that a node or a client does. Nodes are the real program, started as anyone would start it.
 
+pub mod certs;
+pub mod cluster;
+pub mod crash;
+pub mod folder;
+pub mod plan;
+pub mod probe;
+pub mod process;
+pub mod show;

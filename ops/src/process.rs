@@ -193,8 +193,7 @@ mod tests {
     fn sleeper(script: &str) -> (tempfile::TempDir, Process) {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out");
-        let process =
-            Process::start(Path::new("/bin/sh"), &["-c", script], &output, Tie::EndsWithUs).unwrap();
+        let process = Process::start(Path::new("/bin/sh"), &["-c", script], &output, Tie::EndsWithUs).unwrap();
         // The shell says when it listens to signals.
         while !fs::read_to_string(&output).unwrap().contains("up") {
             std::thread::sleep(LOOK_EVERY);

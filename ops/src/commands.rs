@@ -1,0 +1,232 @@
+//! What each command of `quorate-lab` does, in words to the person who typed it.
+
+use crate::{Command, Output, interrupt};
+use anyhow::{Context, Result, bail};
+use quorate_ops::certs::Certs;
+use quorate_ops::cluster::{self, Cluster, ClusterError, END_GRACE};
+use quorate_ops::crash;
+use quorate_ops::folder::Folder;
+use quorate_ops::plan::Shape;
+use quorate_ops::process::{Doing, Ended, Tie};
+use quorate_ops::show;
+use quorate_ring::topology::Topology;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+pub struct Commands {
+    folder: Folder,
+    node_program: PathBuf,
+    /// Where this program lies, and the others beside it.
+    programs: PathBuf,
+}
+
+/// What `up` was asked for: only a new cluster takes a shape.
+struct Up {
+    shape: Option<Shape>,
+    foreground: bool,
+    wait: Duration,
+}
+
+impl Commands {
+    pub fn new(dir: &Path, node_program: Option<PathBuf>) -> Result<Self> {
+        let own = std::env::current_exe().context("the path of this program is not known")?;
+        let programs = own.parent().map(Path::to_path_buf).unwrap_or_default();
+        let node_program = node_program.unwrap_or_else(|| programs.join("quorate-node"));
+        Ok(Self { folder: Folder::at(dir)?, node_program, programs })
+    }
+
+    pub fn run(&self, command: Command) -> Result<ExitCode> {
+        match command {
+            Command::Up { nodes, racks, n, partitions, foreground, wait } => {
+                let given = nodes.is_some() || racks.is_some() || n.is_some() || partitions.is_some();
+                let common = Shape::default();
+                let shape = Shape {
+                    nodes: nodes.unwrap_or(common.nodes),
+                    racks: racks.unwrap_or(common.racks),
+                    n,
+                    partitions: partitions.unwrap_or(common.partitions),
+                    ..common
+                };
+                let shape = (given || !self.folder.holds_a_lab()).then_some(shape);
+                self.up(Up { shape, foreground, wait: Duration::from_secs(wait) })?;
+            }
+            Command::Status { output } => self.status(output)?,
+            Command::Kill { nodes } => {
+                let mut cluster = self.open()?;
+                let names = cluster.select(&nodes)?;
+                cluster.kill(&names)?;
+                println!("killed {}", names.join(", "));
+            }
+            Command::Restart { nodes, wait } => self.restart(&nodes, Duration::from_secs(wait))?,
+            Command::Pause { nodes } => {
+                let cluster = self.open()?;
+                let names = cluster.select(&nodes)?;
+                cluster.pause(&names)?;
+                println!("paused {}; `quorate-lab resume {}` lets them go on", names.join(", "), names.join(" "));
+            }
+            Command::Resume { nodes } => {
+                let cluster = self.open()?;
+                let names = cluster.select(&nodes)?;
+                cluster.resume(&names)?;
+                println!("resumed {}", names.join(", "));
+            }
+            Command::Down => self.down(&mut self.open()?)?,
+            Command::Destroy => {
+                let path = self.folder.path().display();
+                self.open()?.destroy()?;
+                println!("removed {path}");
+            }
+            Command::Logs { node, follow, lines } => self.logs(&node, follow, lines)?,
+            Command::Certs { topology, out } => certs(&topology, &out)?,
+            Command::CrashRounds(settings) => return self.crash_rounds(&settings),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn open(&self) -> Result<Cluster> {
+        Ok(Cluster::open(self.folder.clone(), self.node_program.clone())?)
+    }
+
+    fn up(&self, up: Up) -> Result<()> {
+        let path = self.folder.path().display();
+        let mut cluster = match up.shape {
+            Some(_) if self.folder.holds_a_lab() => bail!(
+                "there is a lab in {path} already. `quorate-lab up` without settings starts it again, \
+                 `quorate-lab destroy` removes it, --dir names another folder"
+            ),
+            Some(shape) => Cluster::make(self.folder.clone(), &shape, self.node_program.clone())?,
+            None => self.open()?,
+        };
+        interrupt::listen();
+        let names = cluster.select(&[])?;
+        let tie = if up.foreground { Tie::EndsWithUs } else { Tie::OutlivesUs };
+        let mut started = Vec::new();
+        let ready = cluster.start(&names, tie).and_then(|names| {
+            started = names;
+            wait(&cluster, &started, up.wait)
+        });
+        if let Err(error) = ready {
+            cluster.stop(&started, END_GRACE)?;
+            return Err(error).with_context(|| format!("the nodes were ended again, {path} is kept; this went wrong"));
+        }
+        if started.is_empty() {
+            println!("all nodes ran already");
+        }
+        drop(cluster);
+        self.status(Output::Table)?;
+        println!("\n{}", show::banner(&self.folder, &self.programs));
+        if up.foreground {
+            self.stay()?;
+        }
+        Ok(())
+    }
+
+    /// Until this command is asked to end; then every node is.
+    fn stay(&self) -> Result<()> {
+        println!("The nodes run until this command ends (Ctrl-C).");
+        let mut told = Vec::new();
+        while !interrupt::asked() {
+            std::thread::sleep(LOOK_EVERY);
+            for node in cluster::view(&self.folder)? {
+                let name = node.record.name;
+                let gone = node.doing == Doing::Gone;
+                if gone && !told.contains(&name) {
+                    println!("{name} is down; `quorate-lab restart {name}` starts it, its log says why it ended");
+                    told.push(name);
+                } else if !gone {
+                    told.retain(|other| *other != name);
+                }
+            }
+        }
+        // Another command may be at work in the folder: what it started is to end as well.
+        for _ in 0..50 {
+            match Cluster::open(self.folder.clone(), self.node_program.clone()) {
+                Ok(mut cluster) => return self.down(&mut cluster),
+                Err(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+        self.down(&mut self.open()?)
+    }
+
+    fn status(&self, output: Output) -> Result<()> {
+        let nodes = cluster::view(&self.folder)?;
+        match output {
+            Output::Table => println!("{}", show::status_table(&self.folder, &nodes)),
+            Output::Json => println!("{}", show::status_json(&self.folder, &nodes)),
+        }
+        Ok(())
+    }
+
+    fn restart(&self, nodes: &[String], limit: Duration) -> Result<()> {
+        let mut cluster = self.open()?;
+        let names = cluster.select(nodes)?;
+        cluster.stop(&names, END_GRACE)?;
+        interrupt::listen();
+        cluster.start(&names, Tie::OutlivesUs)?;
+        Ok(wait(&cluster, &names, limit)?)
+    }
+
+    fn down(&self, cluster: &mut Cluster) -> Result<()> {
+        let names = cluster.select(&[])?;
+        let ended = cluster.stop(&names, END_GRACE)?;
+        let count = |wanted| ended.iter().filter(|(_, how)| *how == wanted).count();
+        println!("{} nodes ended when asked", count(Ended::WhenAsked));
+        for (name, _) in ended.iter().filter(|(_, how)| *how == Ended::Killed) {
+            println!("{name} did not end within {} s and was killed", END_GRACE.as_secs());
+        }
+        Ok(())
+    }
+
+    fn logs(&self, node: &str, follow: bool, lines: usize) -> Result<()> {
+        let record = self.folder.read_record()?;
+        if record.node(node).is_none() {
+            return Err(ClusterError::UnknownNode { name: node.to_string(), known: record.names() }.into());
+        }
+        let path = self.folder.node_log(node);
+        let mut file = fs::File::open(&path).with_context(|| format!("{}", path.display()))?;
+        println!("{}", cluster::last_lines(&path, lines)?);
+        file.seek(SeekFrom::End(0))?;
+        let mut more = Vec::new();
+        while follow {
+            file.read_to_end(&mut more)?;
+            std::io::stdout().write_all(&more)?;
+            std::io::stdout().flush()?;
+            more.clear();
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    fn crash_rounds(&self, settings: &crash::Settings) -> Result<ExitCode> {
+        interrupt::listen();
+        let stop = || if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        let report = crash::rounds(&self.node_program, settings, stop)?;
+        println!("{report}");
+        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn wait(cluster: &Cluster, names: &[String], limit: Duration) -> Result<(), ClusterError> {
+    cluster.wait_ready(names, limit, |progress| {
+        show::progress_line(progress);
+        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+}
+
+fn certs(topology: &Path, out: &Path) -> Result<()> {
+    let text = fs::read_to_string(topology).with_context(|| format!("{}", topology.display()))?;
+    let topology = Topology::parse(&text).with_context(|| format!("{}", topology.display()))?;
+    let certs = Certs::open_or_make(out)?;
+    for node in &topology.nodes {
+        certs.issue_node(topology.cluster, node.id, &node.name)?;
+    }
+    certs.issue_client(topology.cluster, "client")?;
+    println!("certificates of {} nodes and a client are in {}", topology.nodes.len(), out.display());
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! `quorate-lab`: a cluster of real processes on one machine.
+
+mod commands;
+mod interrupt;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use quorate_ops::crash;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A Quorate cluster of real processes on this machine, all of it in one folder.
+#[derive(Parser)]
+#[command(name = "quorate-lab", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Folder of the lab.
+    #[arg(long, global = true, env = "QUORATE_LAB", default_value = ".lab", value_name = "FOLDER")]
+    dir: PathBuf,
+    /// The node program; by default `quorate-node` beside this one.
+    #[arg(long, global = true, env = "QUORATE_NODE_PROGRAM", value_name = "FILE")]
+    node_program: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a cluster and start it, or start again what is in the folder.
+    Up {
+        /// Nodes of a new cluster.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+        nodes: Option<u16>,
+        /// Racks that they are spread over.
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+        racks: Option<u16>,
+        /// Copies of each key [default: 3, or as many as there are nodes].
+        #[arg(long)]
+        n: Option<u8>,
+        /// Partitions of the key space, a power of two.
+        #[arg(long)]
+        partitions: Option<u16>,
+        /// Stay, and end the nodes when this command is ended.
+        #[arg(long)]
+        foreground: bool,
+        /// How long to wait for the nodes to be ready, in seconds.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        wait: u64,
+    },
+    /// Show how each node is doing.
+    Status {
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// End nodes at once, as a crash would (SIGKILL).
+    Kill {
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Start nodes; those that run are ended first, gracefully.
+    Restart {
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// How long to wait for them to be ready, in seconds.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        wait: u64,
+    },
+    /// Freeze nodes: they keep their connections and answer nothing (SIGSTOP).
+    Pause {
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Let frozen nodes go on.
+    Resume {
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// End every node gracefully, and keep their data.
+    Down,
+    /// End every node and remove the folder.
+    Destroy,
+    /// Show the end of a node's log.
+    Logs {
+        #[arg(value_name = "NODE")]
+        node: String,
+        /// Go on showing what is added.
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines of what is there.
+        #[arg(short, long, default_value_t = 40)]
+        lines: usize,
+    },
+    /// Make the certificates of a cluster: authorities where they are missing, new ones for each node and a client.
+    Certs {
+        /// The cluster they are for.
+        #[arg(long, value_name = "FILE")]
+        topology: PathBuf,
+        /// Folder to put them in.
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
+    /// Kill all nodes in the middle of a load, again and again, and check that all that was acknowledged is kept.
+    CrashRounds(crash::Settings),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let Arguments { dir, node_program, command } = Arguments::parse();
+    let done = commands::Commands::new(&dir, node_program).and_then(|commands| commands.run(command));
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("quorate-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

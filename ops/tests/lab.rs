@@ -1,0 +1,141 @@
+//! A lab from `up` to `destroy`, with the real programs. `cargo build --release` has to have built `quorate-node`.
+
+use quorate_ops::process::Process;
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder for a lab, and what runs in it: nothing of it outlives this, even if an assertion fails.
+struct Lab {
+    _dir: tempfile::TempDir,
+    folder: PathBuf,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("lab");
+        Self { _dir: dir, folder }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate-lab"));
+        command.arg("--dir").arg(&self.folder).args(arguments).output().unwrap()
+    }
+
+    /// Runs a command that has to succeed, and gives what it printed.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {out}{err}");
+        out.into_owned()
+    }
+
+    /// Runs a command that has to fail, and gives what it complained about.
+    fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn states(&self) -> Vec<String> {
+        let status: serde_json::Value = serde_json::from_str(&self.ok(&["status", "-o", "json"])).unwrap();
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes.iter().map(|node| node["state"].as_str().unwrap().to_string()).collect()
+    }
+
+    /// What runs on this folder, by the command lines of all processes.
+    fn processes(&self) -> Vec<Process> {
+        let config = |name: &str| self.folder.join(name).join("node.toml").display().to_string();
+        ["n1", "n2", "n3"].iter().flat_map(|name| Process::with_argument(&config(name)).unwrap()).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for process in self.processes() {
+            // Whatever is left has failed the test already.
+            let _ = process.kill();
+        }
+    }
+}
+
+#[test]
+fn a_lab_from_up_to_destroy() {
+    let lab = Lab::new();
+    let said = lab.ok(&["up", "--nodes", "3"]);
+    assert!(said.contains("3 of 3 nodes are ready") && said.contains("quorate put hello world"), "{said}");
+    assert_eq!(lab.states(), ["ready", "ready", "ready"]);
+    assert_eq!(lab.processes().len(), 3);
+
+    lab.ok(&["kill", "n2"]);
+    assert_eq!(lab.states()[1], "down");
+    assert!(lab.fails(&["kill", "n2"]).contains("quorate-lab restart n2"));
+    lab.ok(&["restart", "n2"]);
+    lab.ok(&["pause", "n1"]);
+    assert_eq!(lab.states(), ["paused", "ready", "ready"]);
+    lab.ok(&["resume", "n1"]);
+    assert_eq!(lab.states()[0], "ready");
+    assert!(!lab.ok(&["logs", "n1"]).trim().is_empty());
+
+    // A frozen node ends when it is told to, like the others.
+    lab.ok(&["pause", "n3"]);
+    assert!(lab.ok(&["down"]).contains("3 nodes ended when asked"));
+    assert_eq!(lab.processes(), []);
+    lab.ok(&["up"]);
+    assert_eq!(lab.states(), ["ready", "ready", "ready"]);
+    lab.ok(&["destroy"]);
+    assert_eq!(lab.processes(), []);
+    assert!(!lab.folder.exists());
+}
+
+#[test]
+fn processes_that_are_not_on_record_are_ended_too() {
+    let lab = Lab::new();
+    lab.ok(&["up", "--nodes", "1"]);
+    let path = lab.folder.join("lab.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["nodes"][0]["process"] = serde_json::Value::Null;
+    fs::write(&path, record.to_string()).unwrap();
+    assert_eq!(lab.processes().len(), 1);
+    lab.ok(&["down"]);
+    assert_eq!(lab.processes(), []);
+}
+
+#[test]
+fn what_cannot_be_done_says_what_to_do() {
+    let lab = Lab::new();
+    assert!(lab.fails(&["status"]).contains("make one with `quorate-lab up`"));
+    let nowhere = lab.folder.join("no-such-program").display().to_string();
+    assert!(lab.fails(&["up", "--node-program", &nowhere]).contains("cargo build"));
+    assert!(lab.fails(&["up", "--nodes", "2", "--n", "3"]).contains("3 copies need 3 nodes"));
+    assert!(!lab.folder.exists());
+
+    lab.ok(&["up", "--nodes", "1"]);
+    assert!(lab.fails(&["up", "--nodes", "1"]).contains("quorate-lab destroy"));
+    assert!(lab.fails(&["kill", "n7"]).contains("it has n1"));
+    lab.ok(&["down"]);
+
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(lab.folder.join("lab.json")).unwrap()).unwrap();
+    let address = record["nodes"][0]["peer_address"].as_str().unwrap();
+    let held = UdpSocket::bind(address).unwrap();
+    assert!(lab.fails(&["up"]).contains("in use by another program"));
+    drop(held);
+
+    fs::write(lab.folder.join("n1/node.toml"), "nonsense = true\n").unwrap();
+    let said = lab.fails(&["up"]);
+    assert!(said.contains("nonsense"), "the end of the log is shown: {said}");
+    assert_eq!(lab.processes(), []);
+}
+
+#[test]
+fn a_folder_that_is_no_lab_is_left_alone() {
+    let lab = Lab::new();
+    fs::create_dir(&lab.folder).unwrap();
+    let mine: &Path = &lab.folder.join("thesis.txt");
+    fs::write(mine, "three years of work").unwrap();
+    assert!(lab.fails(&["up"]).contains("is not the folder of a lab"));
+    assert!(lab.fails(&["destroy"]).contains("is not the folder of a lab"));
+    assert_eq!(fs::read_to_string(mine).unwrap(), "three years of work");
+}
