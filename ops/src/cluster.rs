@@ -252,9 +252,9 @@ impl Cluster {
 
     /// Ends all of these at once, without a chance to do anything: signals first, waits afterwards.
     pub fn kill(&mut self, names: &[String]) -> Result<(), ClusterError> {
+        let processes = names.iter().map(|name| self.process(name).cloned()).collect::<Result<Vec<_>, _>>()?;
         self.signal(names, libc::SIGKILL)?;
-        for name in names {
-            let process = self.process(name)?;
+        for (name, process) in names.iter().zip(processes) {
             process.kill().map_err(|error| ClusterError::Signal { node: name.clone(), error })?;
         }
         self.forget(names)

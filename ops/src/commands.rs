@@ -120,7 +120,8 @@ impl Commands {
         }
         drop(cluster);
         self.status(Output::Table)?;
-        println!("\n{}", show::banner(&self.folder, &self.programs));
+        let last = names.last().map_or("n1", String::as_str);
+        println!("\n{}", show::banner(&self.folder, &self.programs, last));
         if up.foreground {
             self.stay()?;
         }

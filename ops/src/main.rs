@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// A Quorate cluster of real processes on this machine, all of it in one folder.
 #[derive(Parser)]
-#[command(name = "quorate-lab", version, arg_required_else_help = true)]
+#[command(name = "quorate-lab", version)]
 struct Arguments {
     /// Folder of the lab.
     #[arg(long, global = true, env = "QUORATE_LAB", default_value = ".lab", value_name = "FOLDER")]

@@ -65,7 +65,7 @@ pub fn status_json(folder: &Folder, nodes: &[NodeView]) -> String {
 }
 
 /// What to type next, once a lab is up.
-pub fn banner(folder: &Folder, programs: &Path) -> String {
+pub fn banner(folder: &Folder, programs: &Path, node: &str) -> String {
     let mut text = String::from("Try this next:\n\n");
     let on_path = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|entry| entry.join("quorate").is_file()));
@@ -76,10 +76,11 @@ pub fn banner(folder: &Folder, programs: &Path) -> String {
         text += &format!("  export QUORATE_LAB=\"{}\"\n", folder.path().display());
         text += &format!("  export QUORATE_PROFILE=\"{}\"\n", folder.client_profile().display());
     }
-    text += "  quorate put hello world
-  quorate get hello --trace
-  quorate-lab kill n3          # as if it had crashed; `quorate-lab restart n3` brings it back
-  quorate-lab status
+    text += "  quorate put hello world\n  quorate get hello --trace\n";
+    text += &format!(
+        "  quorate-lab kill {node}          # as if it had crashed; `quorate-lab restart {node}` brings it back\n"
+    );
+    text += "  quorate-lab status
   quorate-lab logs n1 -f
   quorate-lab down             # ends every node, keeps the data; `quorate-lab up` goes on with it
   quorate-lab destroy          # ends every node and removes the folder\n";
