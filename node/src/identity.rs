@@ -85,8 +85,9 @@ struct Record {
     node: u16,
     cluster: String,
     actor: String,
-    device: u64,
-    inode: u64,
+    /// Texts, as TOML has no integers beyond 63 bits and file systems have inodes there.
+    device: String,
+    inode: String,
     rebuilding: bool,
 }
 
@@ -98,10 +99,12 @@ struct Running {
 
 /// Makes a data folder, explicitly, so that an empty folder is never taken for a new node.
 pub fn init(folder: &Path, claim: Claim<'_>) -> Result<Identity, IdentityError> {
-    fs::create_dir_all(folder).map_err(|cause| io_error(folder, cause))?;
-    let mut entries = fs::read_dir(folder).map_err(|cause| io_error(folder, cause))?;
-    if entries.next().is_some() {
-        return Err(IdentityError::NotEmpty { folder: folder.display().to_string() });
+    make_folder(folder).map_err(|cause| io_error(folder, cause))?;
+    for entry in fs::read_dir(folder).map_err(|cause| io_error(folder, cause))? {
+        // A file system puts its own folder at its root, where a disk for the data alone is mounted.
+        if entry.map_err(|cause| io_error(folder, cause))?.file_name() != "lost+found" {
+            return Err(IdentityError::NotEmpty { folder: folder.display().to_string() });
+        }
     }
     let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.cache_bytes)?;
     take_actor(folder, &mut storage, claim, false)
@@ -136,9 +139,6 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
 
 /// Gives a folder a new actor, on purpose: after the machine, or its disk, was restored from an image.
 pub fn forget(folder: &Path, claim: Claim<'_>) -> Result<Identity, IdentityError> {
-    if read_file(folder)?.is_none() {
-        return Err(IdentityError::NotMade { folder: folder.display().to_string() });
-    }
     let mut opened = open(folder, claim)?;
     let identity = take_actor(folder, &mut opened.storage, claim, true)?;
     opened.close()?;
@@ -173,11 +173,16 @@ fn why_forgotten(
         return Ok(Some(format!("{FILE} and the database do not belong together")));
     }
     let (device, inode) = fingerprint(folder)?;
-    if (device, inode) != (file.device, file.inode) || (device, inode) != (stored.device, stored.inode) {
+    let is_here = |record: &Record| record.device == device && record.inode == inode;
+    if !is_here(file) || !is_here(stored) {
         return Ok(Some("the folder is a copy, or was restored from one".to_string()));
     }
     let path = folder.join(RUNNING);
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(None) };
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(io_error(&path, cause)),
+    };
     // What does not parse was being written when the power went: it says as much as another boot would.
     let same_boot = toml::from_str::<Running>(&text).is_ok_and(|run| run.boot == claim.boot || !run.writes_async);
     Ok((!same_boot).then(|| "the machine went down while writes without fsync were allowed".to_string()))
@@ -256,9 +261,20 @@ fn parse(file: &Path, text: &str) -> Result<Record, IdentityError> {
 }
 
 /// Device and inode: what a folder keeps when it is renamed, and its copy does not have.
-fn fingerprint(folder: &Path) -> Result<(u64, u64), IdentityError> {
+fn fingerprint(folder: &Path) -> Result<(String, String), IdentityError> {
     let metadata = fs::metadata(folder).map_err(|cause| io_error(folder, cause))?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok((metadata.dev().to_string(), metadata.ino().to_string()))
+}
+
+/// Makes a folder, and those above it, so that a power cut does not take it away again.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
+    make_folder(above)?;
+    fs::create_dir(folder)?;
+    fs::File::open(above)?.sync_all()
 }
 
 /// Whole or not at all, and durable: a new file, fsynced, in place of the old one, and the folder fsynced.

@@ -41,8 +41,24 @@ fn prefix_range(prefix: Vec<u8>) -> Range {
     while end.last() == Some(&0xff) {
         end.pop();
     }
-    *end.last_mut().expect("no prefix is all 0xff: n is 15 at the most, a target is never 65,535") += 1;
+    match end.last_mut() {
+        Some(last) => *last += 1,
+        // Only target 65,535 is all 0xff, and no n is: what follows a target begins with one.
+        None => end = [&prefix[..], &[0xff]].concat(),
+    }
     (prefix, end)
+}
+
+/// Whether all keys of `from..to` begin with the same `length` bytes, 7 at the most.
+pub(super) fn share_prefix(from: &[u8], to: &[u8], length: usize) -> bool {
+    let number = |bytes: &[u8]| {
+        let padded = bytes.iter().copied().chain(std::iter::repeat(0)).take(length);
+        padded.fold(0_u64, |number, byte| (number << 8) | u64::from(byte))
+    };
+    let within = number(from) == number(to) && to.len() >= length;
+    // The end of the ranges here is the next prefix itself, or what is left of it without its zeros.
+    let up_to_next = number(from) + 1 == number(to) && to.len() <= length;
+    from.len() >= length && (within || up_to_next)
 }
 
 fn partition_prefix(partition: Partition) -> Vec<u8> {
@@ -239,10 +255,23 @@ mod tests {
         assert_eq!(object_range(edge), (vec![2, 0xff, 0xff], vec![3]));
         assert_eq!(bucket_range(edge, BucketId(u32::MAX)).1, [3]);
         assert_eq!(hint_range(NodeId(0x00ff)), (vec![0, 0xff], vec![1]));
+        let (from, to) = hint_range(NodeId(u16::MAX));
+        let last = hint_key(NodeId(u16::MAX), Partition { n: 15, index: u16::MAX }, BucketId(u32::MAX), b"\xff");
+        assert!(from[..] < last[..] && last[..] < to[..] && share_prefix(&from, &to, TARGET_BYTES));
         assert_eq!(MetaKey::hlc_marks(), (vec![2], vec![3]));
         let (from, to) = log_range_of(edge, ActorId(u64::MAX), 5, u64::MAX);
         let inside = |seq| (&from[..]..&to[..]).contains(&&log_key(edge, Dot(ActorId(u64::MAX), seq))[..]);
         assert!(!inside(4) && inside(5) && inside(u64::MAX));
+    }
+
+    #[test]
+    fn a_range_knows_whether_it_stays_within_a_prefix() {
+        assert!(share_prefix(&[2, 0xff, 0xff], &[3], 3));
+        assert!(share_prefix(&[2, 0, 1, 7], &[2, 0, 1, 9], 3));
+        assert!(share_prefix(&[2, 0, 1], &[2, 0, 2], 3));
+        assert!(!share_prefix(&[2, 0, 1], &[2, 0, 2, 0], 3));
+        assert!(!share_prefix(&[2, 0, 1], &[2, 0, 3], 3));
+        assert!(!share_prefix(&[2, 0], &[2, 0, 1], 3));
     }
 
     #[test]
@@ -265,7 +294,7 @@ mod tests {
         fn keys_parse_back_and_keep_their_order(
             mut objects in prop::collection::vec((partition(), any::<u32>().prop_map(BucketId), any::<Vec<u8>>()), 2..20),
             mut dots in prop::collection::vec((partition(), any::<u64>(), any::<u64>()), 2..20),
-            target in 1u16..u16::MAX,
+            target in 1u16..,
         ) {
             objects.sort_by_key(|(p, b, k)| (p.n, p.index, *b, k.clone()));
             let keys: Vec<Bytes> = objects.iter().map(|(p, b, k)| object_key(*p, *b, k)).collect();

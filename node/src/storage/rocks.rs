@@ -4,14 +4,15 @@
 //! `TolerateCorruptedTailRecords` accepts a record that was cut off at the very end of the log, and refuses to open
 //! a database whose log is damaged elsewhere, where acknowledged writes may follow (RocksDB wiki, "WAL Recovery Modes").
 
+use super::keys::{PARTITION_BYTES, TARGET_BYTES, share_prefix};
 use super::{Read, Row, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, MultiThreaded, Options, ReadOptions, WriteBatch, WriteOptions,
+    DBWithThreadMode, MultiThreaded, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 type Database = DBWithThreadMode<MultiThreaded>;
 
@@ -41,6 +42,8 @@ pub enum OpenError {
          `quorate-node init`; the node then rebuilds from the other owners"
     )]
     Damaged { folder: String, cause: String },
+    #[error("the disk of {folder} is full: {cause}. Free some space and start again")]
+    DiskFull { folder: String, cause: String },
     #[error("the database in {folder} cannot be opened: {cause}")]
     Failed { folder: String, cause: String },
 }
@@ -57,6 +60,10 @@ pub enum Mode {
 #[derive(Clone)]
 pub struct RocksStorage {
     db: Arc<Database>,
+    /// The first write that failed, of any shard. Nothing is written after it: what a failed fsync left on the disk is
+    /// unknown, and a later one that succeeds would hide it (Rebello et al. 2020, "Can Applications Recover from fsync
+    /// Failures?").
+    failed: Arc<OnceLock<StorageError>>,
 }
 
 impl std::fmt::Debug for RocksStorage {
@@ -72,12 +79,17 @@ impl RocksStorage {
         if mode == Mode::Existing && !exists {
             return Err(OpenError::Missing { folder: folder.display().to_string() });
         }
+        if mode == Mode::Create && !exists && has_tables(folder) {
+            // RocksDB would take them for rubbish and remove them.
+            let cause = "its file CURRENT is gone, and there are tables".to_string();
+            return Err(OpenError::Damaged { folder: folder.display().to_string(), cause });
+        }
         let cache = Cache::new_lru_cache(cache_bytes);
         let families =
             Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), table_options(table, &cache)));
         let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
             .map_err(|error| open_error(folder, &error))?;
-        Ok(Self { db: Arc::new(db) })
+        Ok(Self { db: Arc::new(db), failed: Arc::default() })
     }
 
     fn family(&self, table: Table) -> Arc<BoundColumnFamily<'_>> {
@@ -123,6 +135,9 @@ impl Read for RocksStorage {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
+        // Filters by prefix answer for one prefix; a scan over several has to look everywhere.
+        let one_prefix = prefix_bytes(table).is_some_and(|length| share_prefix(from, to, length));
+        options.set_total_order_seek(!one_prefix);
         let mut iterator = self.db.raw_iterator_cf_opt(&self.family(table), options);
         iterator.seek(from);
         let mut bytes = 0;
@@ -141,7 +156,17 @@ impl Read for RocksStorage {
 }
 
 impl Storage for RocksStorage {
+    /// After the first failure of any shard it always fails, and in the same way.
     fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+        if let Some(error) = self.failed.get() {
+            return Err(error.clone());
+        }
+        self.write(rows, sync).map_err(|error| self.failed.get_or_init(|| error).clone())
+    }
+}
+
+impl RocksStorage {
+    fn write(&self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         for row in rows {
             let family = self.family(row.table);
@@ -186,6 +211,20 @@ fn name(table: Table) -> &'static str {
     }
 }
 
+/// How many bytes of a key its filters know as a prefix.
+fn prefix_bytes(table: Table) -> Option<usize> {
+    match table {
+        Table::Objects | Table::Log => Some(PARTITION_BYTES),
+        Table::Hints => Some(TARGET_BYTES),
+        Table::Meta => None,
+    }
+}
+
+fn has_tables(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.path().extension().is_some_and(|end| end == "sst"))
+}
+
 fn database_options(mode: Mode) -> Options {
     let mut options = Options::default();
     options.create_if_missing(mode == Mode::Create);
@@ -210,12 +249,13 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    match table {
-        // Only these are looked up by key; the log is read in runs.
-        Table::Objects | Table::Hints => blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false),
-        Table::Log | Table::Meta => {}
-    }
+    blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    // The log is read in runs, never by key, so its filters know prefixes only.
+    blocks.set_whole_key_filtering(table != Table::Log);
     let mut options = Options::default();
+    if let Some(length) = prefix_bytes(table) {
+        options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));
+    }
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(TABLE_BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
@@ -226,15 +266,26 @@ fn table_options(table: Table, cache: &Cache) -> Options {
 
 fn open_error(folder: &Path, error: &rocksdb::Error) -> OpenError {
     let (folder, cause) = (folder.display().to_string(), error.to_string());
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => OpenError::Damaged { folder, cause },
-        rocksdb::ErrorKind::IOError if cause.contains("lock") => OpenError::InUse { folder, cause },
-        _ => OpenError::Failed { folder, cause },
+    if cause.contains("While lock file") || cause.contains("lock hold by current process") {
+        OpenError::InUse { folder, cause }
+    } else if disk_is_full(&cause) {
+        OpenError::DiskFull { folder, cause }
+    } else if error.kind() == rocksdb::ErrorKind::Corruption {
+        OpenError::Damaged { folder, cause }
+    } else {
+        OpenError::Failed { folder, cause }
     }
 }
 
+/// RocksDB hands on the system's words, and no number.
+fn disk_is_full(cause: &str) -> bool {
+    cause.contains("No space left on device") || cause.contains("Disk quota exceeded")
+}
+
 fn failed(doing: &'static str, error: &rocksdb::Error) -> StorageError {
-    StorageError { doing, cause: error.to_string() }
+    let cause = error.to_string();
+    let full = disk_is_full(&cause);
+    StorageError { doing, cause: if full { format!("the disk is full, free some space: {cause}") } else { cause } }
 }
 
 #[cfg(test)]

@@ -43,6 +43,31 @@ fn opening_says_what_is_wrong() {
 }
 
 #[test]
+fn tables_without_a_database_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = open(folder.path(), Mode::Create);
+    storage.commit(&[row(Table::Objects, b"a", Some(b"1"))], true).unwrap();
+    storage.flush().unwrap();
+    drop(storage);
+    std::fs::remove_file(folder.path().join("CURRENT")).unwrap();
+    let error = RocksStorage::open(folder.path(), Mode::Create, CACHE_BYTES).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }) && has_tables(folder.path()), "{error}");
+}
+
+#[test]
+fn after_a_failed_write_no_shard_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut one = open(folder.path(), Mode::Create);
+    let mut other = one.clone();
+    one.commit(&[row(Table::Objects, b"a", Some(b"1"))], true).unwrap();
+    let failure = StorageError { doing: "commit a batch", cause: "the disk is gone".to_string() };
+    one.failed.set(failure.clone()).unwrap();
+    assert_eq!(other.commit(&[row(Table::Objects, b"b", Some(b"2"))], true), Err(failure));
+    assert_eq!(other.get(Table::Objects, b"b").unwrap(), None);
+    assert!(other.get(Table::Objects, b"a").unwrap().is_some(), "reads go on");
+}
+
+#[test]
 fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_not() {
     let wal = |folder: &Path| {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -77,10 +102,24 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_
 #[derive(Clone, Debug)]
 enum Step {
     Stage(Table, u8, Option<u8>),
-    Commit { sync: bool },
+    Commit {
+        sync: bool,
+    },
     Get(Table, u8),
     Scan(Table, u8, u8, usize),
+    /// Moves all rows to table files, where filters are asked.
+    Flush,
     Reopen,
+}
+
+/// Keys of four prefixes, as the filters know them.
+fn key_of(number: u8) -> Vec<u8> {
+    vec![3, 0, number / 6, number % 6]
+}
+
+/// The end of a scan: within a prefix, or a whole one.
+fn end_of(number: u8) -> Vec<u8> {
+    if number.is_multiple_of(6) { vec![3, 0, number / 6] } else { key_of(number) }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -90,6 +129,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(|sync| Step::Commit { sync }),
         3 => (table.clone(), 0..24u8).prop_map(|(t, k)| Step::Get(t, k)),
         3 => (table, 0..24u8, 0..30u8, 1..200usize).prop_map(|(t, a, b, max)| Step::Scan(t, a, b, max)),
+        1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
     ]
 }
@@ -126,10 +166,10 @@ proptest! {
                 Step::Stage(table, key, value) => {
                     let bytes = value.map(|length| vec![key; usize::from(length)]);
                     match &bytes {
-                        Some(bytes) => model.insert((table, vec![key]), bytes.clone()),
-                        None => model.remove(&(table, vec![key])),
+                        Some(bytes) => model.insert((table, key_of(key)), bytes.clone()),
+                        None => model.remove(&(table, key_of(key))),
                     };
-                    let (key, value) = (Bytes::from(vec![key]), bytes.map(Bytes::from));
+                    let (key, value) = (Bytes::from(key_of(key)), bytes.map(Bytes::from));
                     on_disk.stage(table, key.clone(), value.clone());
                     memory.stage(table, key, value);
                 }
@@ -139,15 +179,18 @@ proptest! {
                     committed = model.clone();
                 }
                 Step::Get(table, key) => {
-                    let want = model.get(&(table, vec![key])).map(|value| Bytes::from(value.clone()));
-                    prop_assert_eq!(on_disk.get(table, &[key]).unwrap(), want.clone());
-                    prop_assert_eq!(memory.get(table, &[key]).unwrap(), want);
+                    let key = key_of(key);
+                    let want = model.get(&(table, key.clone())).map(|value| Bytes::from(value.clone()));
+                    prop_assert_eq!(on_disk.get(table, &key).unwrap(), want.clone());
+                    prop_assert_eq!(memory.get(table, &key).unwrap(), want);
                 }
                 Step::Scan(table, from, to, max) => {
-                    let want = naive_scan(&model, table, &[from], &[to], max);
-                    prop_assert_eq!(on_disk.scan(table, &[from], &[to], max).unwrap(), want.clone());
-                    prop_assert_eq!(memory.scan(table, &[from], &[to], max).unwrap(), want);
+                    let (from, to) = (key_of(from), end_of(to));
+                    let want = naive_scan(&model, table, &from, &to, max);
+                    prop_assert_eq!(on_disk.scan(table, &from, &to, max).unwrap(), want.clone());
+                    prop_assert_eq!(memory.scan(table, &from, &to, max).unwrap(), want);
                 }
+                Step::Flush => on_disk.inner().flush().unwrap(),
                 Step::Reopen => {
                     drop(rocks.take());
                     rocks = Some(Staged::new(open(folder.path(), Mode::Existing)));
