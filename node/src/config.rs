@@ -236,8 +236,11 @@ fn named(topology: &Topology, path: &Path, name: &str) -> Result<Node, ConfigErr
 }
 
 fn need<T>(key: &'static str, value: Option<T>) -> Result<T, ConfigError> {
-    let missing =
-        || ConfigError::Missing { key, flag: key.replace('_', "-"), variable: format!("QUORATE_{}", key.to_uppercase()) };
+    let missing = || ConfigError::Missing {
+        key,
+        flag: key.replace('_', "-"),
+        variable: format!("QUORATE_{}", key.to_uppercase()),
+    };
     value.ok_or_else(missing)
 }
 

@@ -7,12 +7,16 @@
 //! - [`liveness`]: which peers can be reached, judged link by link.
 //! - [`identity`]: whether a data folder may go on under its actor.
 //! - [`storage`]: where replica state lies, in RocksDB or in memory.
-//! - `runtime`: the only room that knows tokio, quinn, threads and the clock of the machine.
+//! - [`config`], [`metrics`]: what a node is told, and what it shows.
+//! - [`runtime`]: the only room that knows tokio, quinn, threads and the clock of the machine.
 
 pub mod anti_entropy;
+pub mod config;
 pub mod coordinator;
 pub mod identity;
 pub mod kernel;
 pub mod liveness;
+pub mod metrics;
 pub mod replica;
+pub mod runtime;
 pub mod storage;

@@ -23,6 +23,12 @@ pub const MERGED_DOTS: &str = "quorate_merged_dots_total";
 pub const READ_REPAIRS: &str = "quorate_read_repairs_total";
 pub const CLOCK_OFFSET: &str = "quorate_clock_offset_seconds";
 pub const CLOCK_AHEAD: &str = "quorate_clock_ahead_total";
+pub const HANDED_OFF: &str = "quorate_hints_handed_off_total";
+pub const HINTS_PENDING: &str = "quorate_hints_pending";
+pub const HINTS_BYTES: &str = "quorate_hints_bytes";
+pub const PULLED_DOTS: &str = "quorate_pulled_dots_total";
+pub const FULL_SYNCS: &str = "quorate_full_syncs_total";
+pub const ERASED: &str = "quorate_erased_objects_total";
 pub const PEER_UP: &str = "quorate_peer_up";
 pub const PEER_LAG: &str = "quorate_peer_lag_dots";
 pub const PARTITIONS_OWNED: &str = "quorate_partitions_owned";
@@ -113,9 +119,15 @@ pub struct Metrics {
     merged_dots: Counter,
     read_repairs: Counter,
     clock_ahead: Counter,
+    handed_off: Counter,
+    pulled_dots: Counter,
+    full_syncs: Counter,
+    erased: Counter,
     peers: BTreeMap<NodeId, PeerGauges>,
     states: Vec<(&'static str, Gauge)>,
     partitions_owned: Gauge,
+    hints_pending: Gauge,
+    hints_bytes: Gauge,
     commit_sync: Histogram,
     commit_async: Histogram,
     commit_rows: Histogram,
@@ -130,21 +142,20 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// `peers` are the other nodes of the topology.
-    pub fn new(peers: impl Iterator<Item = NodeId>) -> Result<Self, BuildError> {
+    /// `peers` are the other nodes of the topology; `started_ms` is the wall clock.
+    pub fn new(peers: impl Iterator<Item = NodeId>, started_ms: u64) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets(&COUNTS)?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_string()), &SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        Ok(metrics::with_local_recorder(&recorder, || Self::register(handle, peers)))
+        Ok(metrics::with_local_recorder(&recorder, || Self::register(handle, peers, started_ms)))
     }
 
-    fn register(handle: PrometheusHandle, peers: impl Iterator<Item = NodeId>) -> Self {
+    fn register(handle: PrometheusHandle, peers: impl Iterator<Item = NodeId>, started_ms: u64) -> Self {
         describe();
         gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        gauge!(START_TIME).set(since.as_secs_f64());
+        gauge!(START_TIME).set(started_ms as f64 / 1000.0);
         let peer = |id: NodeId| {
             let label = || vec![Label::new("peer", id.0.to_string())];
             let (up, lag) = (gauge!(PEER_UP, label()), gauge!(PEER_LAG, label()));
@@ -168,9 +179,15 @@ impl Metrics {
             merged_dots: zero(counter!(MERGED_DOTS)),
             read_repairs: zero(counter!(READ_REPAIRS)),
             clock_ahead: zero(counter!(CLOCK_AHEAD)),
+            handed_off: zero(counter!(HANDED_OFF)),
+            pulled_dots: zero(counter!(PULLED_DOTS)),
+            full_syncs: zero(counter!(FULL_SYNCS)),
+            erased: zero(counter!(ERASED)),
             peers: peers.map(peer).collect(),
             states: STATES.map(|state| (state, gauge!(STATE, "state" => state))).into(),
             partitions_owned: gauge!(PARTITIONS_OWNED),
+            hints_pending: gauge!(HINTS_PENDING),
+            hints_bytes: gauge!(HINTS_BYTES),
             commit_sync: histogram!(COMMIT_DURATION, "durability" => "sync"),
             commit_async: histogram!(COMMIT_DURATION, "durability" => "async"),
             commit_rows: histogram!(COMMIT_ROWS),
@@ -202,6 +219,10 @@ impl Metrics {
                 }
             }
             Measure::ClockAhead => self.clock_ahead.increment(1),
+            Measure::HandedOff => self.handed_off.increment(1),
+            Measure::Pulled { dots } => self.pulled_dots.increment(u64::from(dots)),
+            Measure::FullSync => self.full_syncs.increment(1),
+            Measure::Erased { objects } => self.erased.increment(u64::from(objects)),
         }
     }
 
@@ -255,6 +276,8 @@ impl Metrics {
             gauge.set(f64::from(u8::from(*state == status.state)));
         }
         self.partitions_owned.set(f64::from(status.partitions_owned));
+        self.hints_pending.set(status.hints_pending as f64);
+        self.hints_bytes.set(status.hints_bytes as f64);
         for peer in &status.peers {
             if let Some(gauges) = self.peers.get(&NodeId(peer.node)) {
                 gauges.up.set(f64::from(u8::from(peer.state == "up")));
@@ -292,6 +315,12 @@ fn describe() {
     describe_counter!(READ_REPAIRS, "Owners that a read found behind, and that were sent the union.");
     describe_gauge!(CLOCK_OFFSET, Unit::Seconds, "How far the wall clock of a peer is ahead of this node's.");
     describe_counter!(CLOCK_AHEAD, "Timestamps too far ahead of the wall clock, kept as data only.");
+    describe_counter!(HANDED_OFF, "Hints that were delivered to their owner, and forgotten here.");
+    describe_gauge!(HINTS_PENDING, "Hints that this node keeps for others.");
+    describe_gauge!(HINTS_BYTES, Unit::Bytes, "Bytes of the hints that this node keeps for others.");
+    describe_counter!(PULLED_DOTS, "Dots that pulls from other owners brought in.");
+    describe_counter!(FULL_SYNCS, "Partitions copied whole from another owner.");
+    describe_counter!(ERASED, "Tombstones and expired objects that were settled, and went.");
     describe_gauge!(PEER_UP, "1 while a peer answers its pings.");
     describe_gauge!(PEER_LAG, "Dots of this node that a peer is known to lack, over the partitions of both.");
     describe_gauge!(PARTITIONS_OWNED, "Partitions of which this node keeps a copy.");
@@ -313,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_described_and_stands_at_zero_from_the_start() {
-        let metrics = Metrics::new([NodeId(2)].into_iter()).unwrap();
+        let metrics = Metrics::new([NodeId(2)].into_iter(), 1_500).unwrap();
         let text = metrics.render();
         assert!(text.contains("quorate_requests_total{op=\"write\",outcome=\"unknown\"} 0"), "{text}");
         assert!(text.contains("quorate_peer_up{peer=\"2\"} 0"), "{text}");
@@ -325,7 +354,7 @@ mod tests {
 
     #[test]
     fn measures_arrive_as_buckets_and_counts() {
-        let metrics = Metrics::new([NodeId(2)].into_iter()).unwrap();
+        let metrics = Metrics::new([NodeId(2)].into_iter(), 1_500).unwrap();
         metrics.measure(Measure::Written { outcome: Outcome::Ok, took: Duration::from_millis(3) });
         metrics.measure(Measure::ClockOffset { peer: NodeId(2), ms: -1500 });
         metrics.committed(4, true, Duration::from_millis(1));

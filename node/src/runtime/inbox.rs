@@ -4,7 +4,7 @@
 //! flow control of QUIC reaches back to whoever sends too much.
 
 use crate::kernel::{Event, weight};
-use quorate_ring::wire::peer::{PeerRequest, Purpose};
+use quorate_ring::wire::peer::{PeerReply, PeerRequest, Purpose};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -30,21 +30,41 @@ pub enum Class {
     Repair,
 }
 
+impl Class {
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Urgent => "urgent",
+            Class::Work => "work",
+            Class::Repair => "repair",
+        }
+    }
+}
+
 /// The class of an event.
 pub fn class(event: &Event) -> Class {
     match event {
         Event::Client { .. } | Event::ClientCancelled { .. } => Class::Work,
         Event::PeerRequest { message, .. } => match message {
             PeerRequest::Greet(_) | PeerRequest::Ping(_) => Class::Urgent,
-            PeerRequest::Coordinate(_) | PeerRequest::Fetch(_) => Class::Work,
+            PeerRequest::Coordinate(_) | PeerRequest::Fetch(_) | PeerRequest::StoreHint(_) => Class::Work,
+            PeerRequest::Pull(_) | PeerRequest::Sync(_) => Class::Repair,
             PeerRequest::Replicate(replicate) => match replicate.purpose {
                 Purpose::Write => Class::Work,
                 Purpose::ReadRepair | Purpose::Handoff => Class::Repair,
             },
         },
+        Event::PeerReply { message, .. } => match message {
+            PeerReply::Pulled(_) | PeerReply::Synced(_) => Class::Repair,
+            PeerReply::Greeted(_)
+            | PeerReply::Pong(_)
+            | PeerReply::Written(_)
+            | PeerReply::Replicated(_)
+            | PeerReply::Fetched(_)
+            | PeerReply::Refused(_)
+            | PeerReply::Unknown(_) => Class::Urgent,
+        },
         Event::Started
         | Event::ClientGone { .. }
-        | Event::PeerReply { .. }
         | Event::LinkUp { .. }
         | Event::LinkDown { .. }
         | Event::Fired { .. }
@@ -195,10 +215,9 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// Bytes that wait, by class.
-    pub fn bytes(&self) -> [(Class, usize); 3] {
-        let state = self.lock();
-        [(Class::Urgent, state.urgent.bytes), (Class::Work, state.work.bytes), (Class::Repair, state.repair.bytes)]
+    /// Bytes that wait.
+    pub fn bytes(&self, class: Class) -> usize {
+        self.lock().queue(class).bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

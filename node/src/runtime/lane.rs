@@ -8,6 +8,7 @@ use super::close::{Close, CloseCode};
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream};
 use quorate_ring::wire::{Frame, HEADER_BYTES, take_frame};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -138,6 +139,24 @@ fn truncated(left: usize) -> LaneError {
     LaneError::Close(Close::new(CloseCode::Malformed, reason))
 }
 
+/// What the lanes that share it have queued, in bytes.
+#[derive(Clone, Debug, Default)]
+pub struct QueuedTotal(Arc<AtomicUsize>);
+
+impl QueuedTotal {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// Queues frames for the other side of a lane. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LaneSender(Arc<Outbound>);
@@ -145,7 +164,12 @@ pub struct LaneSender(Arc<Outbound>);
 #[derive(Debug)]
 struct Outbound {
     queue: Mutex<Queue>,
+    /// There is something to write, or the lane was closed.
     changed: Notify,
+    /// Something was written.
+    room: Notify,
+    /// What all lanes of this kind have queued.
+    total: QueuedTotal,
     /// Frames that would make the queue longer than this are not taken.
     bytes_max: usize,
 }
@@ -169,8 +193,9 @@ pub enum NotQueued {
 
 impl LaneSender {
     /// The sending half, and the task that writes `stream`.
-    pub fn new(stream: SendStream, bytes_max: usize) -> (Self, LaneWriter) {
-        let outbound = Arc::new(Outbound { queue: Mutex::default(), changed: Notify::new(), bytes_max });
+    pub fn new(stream: SendStream, bytes_max: usize, total: QueuedTotal) -> (Self, LaneWriter) {
+        let (queue, changed, room) = (Mutex::default(), Notify::new(), Notify::new());
+        let outbound = Arc::new(Outbound { queue, changed, room, total, bytes_max });
         (Self(outbound.clone()), LaneWriter { stream, outbound })
     }
 
@@ -184,6 +209,7 @@ impl LaneSender {
             return Err(NotQueued::Full);
         }
         queue.bytes += frames.len();
+        self.0.total.add(frames.len());
         queue.chunks.push(frames.into());
         drop(queue);
         self.0.changed.notify_one();
@@ -199,6 +225,19 @@ impl LaneSender {
     /// Bytes that were not written yet.
     pub fn queued(&self) -> usize {
         self.0.lock().bytes
+    }
+
+    /// Waits until less than `bytes` are queued.
+    pub async fn below(&self, bytes: usize) {
+        loop {
+            let room = self.0.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.queued() < bytes {
+                return;
+            }
+            room.await;
+        }
     }
 
     pub fn is_same(&self, other: &LaneSender) -> bool {
@@ -226,8 +265,9 @@ impl LaneWriter {
         let mut queue = self.outbound.lock();
         queue.closed = true;
         queue.chunks = Vec::new();
-        queue.bytes = 0;
+        self.outbound.total.subtract(std::mem::take(&mut queue.bytes));
         drop(queue);
+        self.outbound.room.notify_waiters();
         result
     }
 
@@ -245,6 +285,8 @@ impl LaneWriter {
             let bytes: usize = chunks.iter().map(Bytes::len).sum();
             self.write(&mut chunks).await?;
             self.outbound.lock().bytes -= bytes;
+            self.outbound.total.subtract(bytes);
+            self.outbound.room.notify_waiters();
         }
     }
 

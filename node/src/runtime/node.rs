@@ -1,0 +1,393 @@
+//! A node from its start to its end: starts the shards and the planes, watches the machine, shuts down in order.
+
+use super::clients;
+use super::clock::{Clock, wall_ms};
+use super::close::CloseCode;
+use super::door::Door;
+use super::driver::{self, News, ShardLinks};
+use super::endpoint::{EndpointError, Plane, client_plane, peer_plane};
+use super::inbox::Inbox;
+use super::plane::{Exchange, accept};
+use super::router::Router;
+use super::status::Facts;
+use super::switchboard::{Outgoing, Switchboard};
+use super::timed::Timed;
+use super::tls::{Tls, TlsError, TlsFiles};
+use super::{admin, machine, peers};
+use crate::config::Config;
+use crate::identity::{self, Claim, IdentityError, Opened};
+use crate::kernel::{Event, Kernel, ShardConfig};
+use crate::metrics::Metrics;
+use crate::storage::StorageError;
+use metrics_exporter_prometheus::BuildError;
+use quinn::{Endpoint, VarInt};
+use quorate_ring::topology::Durability;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+/// Connections of one client address.
+const CLIENT_CONNECTIONS_PER_IP_MAX: usize = 512;
+/// News of the shards that were not taken yet.
+const NEWS_MAX: usize = 64;
+/// Looks at the disk, the memory, and folds the samples of the metrics.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// While the node drains.
+const IDLE_ASKED_EVERY: Duration = Duration::from_millis(20);
+/// For the last datagrams, the word of why the node goes among them.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How a node's run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was asked to stop, and everything is written out.
+    Stopped,
+    /// The disk failed. Nothing was acknowledged since.
+    StorageFailed(StorageError),
+    /// It had forgotten, and has taken a new actor: start it again, and it rebuilds.
+    Forgotten { why: String },
+}
+
+/// Why a node did not start, or did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("admin address {address} cannot be used: {cause}; is another node running there?")]
+    Admin { address: SocketAddr, cause: io::Error },
+    #[error("the machine does not give what the node needs: {0}")]
+    Machine(#[from] io::Error),
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+/// Credentials of a node, checked against its place in the topology.
+pub fn credentials(config: &Config) -> Result<Tls, TlsError> {
+    let files = TlsFiles {
+        certificate: &config.certificate,
+        key: &config.key,
+        node_ca: &config.node_ca,
+        client_ca: &config.client_ca,
+    };
+    Tls::load(files, config.layout.topology().cluster, config.node.id)
+}
+
+/// Calls `with` what this node claims of a data folder.
+pub fn with_claim<T>(
+    config: &Config,
+    with: impl FnOnce(Claim<'_>) -> Result<T, IdentityError>,
+) -> Result<T, NodeError> {
+    let topology = config.layout.topology();
+    let boot = machine::boot()?;
+    let claim = Claim {
+        node: config.node.id,
+        cluster: topology.cluster,
+        random: machine::random()?,
+        boot: &boot,
+        writes_async: topology.buckets.iter().any(|bucket| bucket.durability == Durability::Async),
+        cache_bytes: config.block_cache_bytes as usize,
+    };
+    Ok(with(claim)?)
+}
+
+/// Runs a node until it is told to stop by SIGTERM or SIGINT, or has to.
+pub async fn run(config: &Config) -> Result<Ended, NodeError> {
+    let tls = credentials(config)?;
+    let mut stop = Stop::listen()?;
+    let opened = with_claim(config, |claim| identity::open(&config.data, claim))?;
+    if let Some(why) = &opened.forgot {
+        tracing::warn!(why, actor = %opened.identity.actor, "this folder may have forgotten: new actor, rebuilding");
+    }
+    let (news_sender, news) = mpsc::channel(NEWS_MAX);
+    let shards = Shards::prepare(config, Clock::start())?;
+    let mut node = Node::start(config, &tls, opened, shards, news_sender).await?;
+    let topology = config.layout.topology();
+    tracing::info!(
+        node = config.node.name, cluster = %topology.cluster, epoch = %topology.epoch, actor = %node.opened.identity.actor,
+        rebuilding = node.opened.identity.rebuilding, clients = %config.node.client_address,
+        peers = %config.node.peer_address, admin = %config.admin_address, "node started"
+    );
+    let end = node.watch(config, news, &mut stop).await?;
+    node.end(config, end, &mut stop).await
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// What the shards and the connections meet in.
+struct Shards {
+    clock: Clock,
+    facts: Arc<Facts>,
+    metrics: Arc<Metrics>,
+    board: Arc<Switchboard>,
+    inboxes: Vec<Arc<Inbox>>,
+    idle: Vec<Arc<AtomicBool>>,
+}
+
+impl Shards {
+    fn prepare(config: &Config, clock: Clock) -> Result<Self, NodeError> {
+        let others = config.layout.topology().nodes.iter().map(|node| node.id).filter(|id| *id != config.node.id);
+        let metrics = Arc::new(Metrics::new(others, wall_ms())?);
+        let facts = Arc::new(Facts::new(config.node.name.clone(), clock));
+        let limit = config.inbox_bytes / usize::from(config.shards);
+        Ok(Self {
+            clock,
+            board: Arc::new(Switchboard::new(facts.clone(), metrics.clone())),
+            facts,
+            metrics,
+            inboxes: (0..config.shards).map(|_| Arc::new(Inbox::new(limit))).collect(),
+            idle: (0..config.shards).map(|_| Arc::new(AtomicBool::new(false))).collect(),
+        })
+    }
+
+    fn start(
+        &self,
+        config: &Config,
+        opened: &Opened,
+        news: &mpsc::Sender<News>,
+    ) -> Result<Vec<JoinHandle<()>>, NodeError> {
+        let mut threads = Vec::new();
+        for (shard, (inbox, idle)) in (0..config.shards).zip(self.inboxes.iter().zip(&self.idle)) {
+            let identity = opened.identity;
+            let shard_config = ShardConfig {
+                shard,
+                shards: config.shards,
+                rebuilding: identity.rebuilding,
+                ..ShardConfig::new(identity.node, identity.actor, machine::random()?)
+            };
+            let storage = Timed::new(opened.storage.clone(), self.metrics.clone());
+            let kernel = Kernel::open(shard_config, config.layout.clone(), storage)?;
+            let links = ShardLinks {
+                shard,
+                inbox: inbox.clone(),
+                clock: self.clock,
+                outgoing: Outgoing::new(self.board.clone()),
+                metrics: self.metrics.clone(),
+                news: news.clone(),
+                idle: idle.clone(),
+            };
+            threads.push(driver::start(kernel, links)?);
+        }
+        Ok(threads)
+    }
+}
+
+/// A node that runs.
+struct Node {
+    opened: Opened,
+    shards: Shards,
+    threads: Vec<JoinHandle<()>>,
+    exchange: Arc<Exchange>,
+    endpoints: [Endpoint; 2],
+    doors: [(Plane, Arc<Door>); 2],
+    tasks: JoinSet<()>,
+    joined: BTreeSet<u8>,
+    reserve_reached: bool,
+}
+
+/// Why the node stops.
+enum Reason {
+    Asked(&'static str),
+    StorageFailed(StorageError),
+    Amnesia(String),
+}
+
+impl Node {
+    async fn start(
+        config: &Config,
+        tls: &Tls,
+        opened: Opened,
+        shards: Shards,
+        news: mpsc::Sender<News>,
+    ) -> Result<Self, NodeError> {
+        let address = config.admin_address;
+        let listener = TcpListener::bind(address).await.map_err(|cause| NodeError::Admin { address, cause })?;
+        let clients = client_plane(config.node.client_address, tls)?;
+        let peer = peer_plane(config.node.peer_address, tls)?;
+        let threads = shards.start(config, &opened, &news)?;
+        let router = Router::new(config.layout.clone(), shards.inboxes.clone(), shards.board.clone());
+        let (metrics, board) = (shards.metrics.clone(), shards.board.clone());
+        let exchange = Arc::new(Exchange::new(config.node.id, shards.clock, router, board, metrics));
+        let nodes = &config.layout.topology().nodes;
+        let client_door = Door::new(config.client_connections_max, CLIENT_CONNECTIONS_PER_IP_MAX);
+        let peer_door = Door::new(4 * nodes.len() + 16, 4 * nodes.len() + 16);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(admin::serve(listener, exchange.clone()));
+        tasks.spawn(accept(clients.clone(), Plane::Client, client_door.clone(), exchange.clone(), clients::serve));
+        tasks.spawn(accept(peer.clone(), Plane::Peer, peer_door.clone(), exchange.clone(), peers::serve));
+        for other in nodes.iter().filter(|other| other.id != config.node.id) {
+            tasks.spawn(peers::keep_dialling(exchange.clone(), peer.clone(), other.clone()));
+        }
+        Ok(Self {
+            opened,
+            shards,
+            threads,
+            exchange,
+            endpoints: [clients, peer],
+            doors: [(Plane::Client, client_door), (Plane::Peer, peer_door)],
+            tasks,
+            joined: BTreeSet::new(),
+            reserve_reached: false,
+        })
+    }
+
+    /// Until there is a reason to stop.
+    async fn watch(
+        &mut self,
+        config: &Config,
+        mut news: mpsc::Receiver<News>,
+        stop: &mut Stop,
+    ) -> Result<Reason, NodeError> {
+        let mut tick = interval(WATCH_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                signal = stop.asked() => return Ok(Reason::Asked(signal)),
+                _ = tick.tick() => self.look_around(config),
+                told = news.recv() => match told.expect("the shards hold a sender for as long as they run") {
+                    News::StorageFailed(error) => return Ok(Reason::StorageFailed(error)),
+                    News::Amnesia { peer, partition, remembered, known } => {
+                        return Ok(Reason::Amnesia(format!(
+                            "{peer} knows {known} events of this node in partition {partition}, and it remembers {remembered}"
+                        )));
+                    }
+                    News::Joined { shard } => self.shard_joined(shard)?,
+                },
+            }
+        }
+    }
+
+    fn shard_joined(&mut self, shard: u8) -> Result<(), NodeError> {
+        self.joined.insert(shard);
+        if self.joined.len() == self.shards.inboxes.len() {
+            self.opened.mark_joined()?;
+            tracing::info!("rebuilt: every partition was copied from all other owners; serving again");
+        }
+        Ok(())
+    }
+
+    fn look_around(&mut self, config: &Config) {
+        let facts = &self.shards.facts;
+        let free = match machine::disk_bytes_free(&config.data) {
+            Ok(free) => free,
+            Err(error) => return tracing::error!(%error, "the free space of the disk is not known"),
+        };
+        let resident = machine::resident_bytes();
+        facts.disk_bytes_free.store(free, Ordering::Relaxed);
+        facts.resident_bytes.store(resident, Ordering::Relaxed);
+        facts.keys_estimate.store(self.opened.storage.keys_estimate(), Ordering::Relaxed);
+        self.shards.metrics.machine(free, resident);
+        for (plane, door) in &self.doors {
+            self.shards.metrics.connections(plane.name(), door.connections());
+        }
+        self.shards.metrics.upkeep();
+        let reached = free < config.disk_reserve_bytes;
+        if reached != self.reserve_reached {
+            self.reserve_reached = reached;
+            self.exchange.router.tell_all(&Event::DiskReserve { reached });
+            let reserve = config.disk_reserve_bytes;
+            match reached {
+                true => tracing::error!(free, reserve, "the disk is nearly full: client writes are refused; make room"),
+                false => tracing::info!(free, reserve, "there is room on the disk again: client writes go on"),
+            }
+        }
+    }
+
+    async fn end(mut self, config: &Config, reason: Reason, stop: &mut Stop) -> Result<Ended, NodeError> {
+        match reason {
+            Reason::Asked(signal) => {
+                tracing::info!(signal, "shutting down: new requests are refused, what is under way is finished");
+                self.drain(config.drain, stop).await;
+                self.leave("the node is shutting down; ask another").await;
+                self.stop_shards().await;
+                self.opened.close()?;
+                tracing::info!("stopped; everything is written out");
+                Ok(Ended::Stopped)
+            }
+            Reason::StorageFailed(error) => {
+                tracing::error!(%error, data = %config.data.display(), "the disk failed; nothing is acknowledged any more. \
+                    Check the disk; then start the node again, which reads back what was acknowledged");
+                self.leave("the disk of this node failed; ask another").await;
+                self.stop_shards().await;
+                Ok(Ended::StorageFailed(error))
+            }
+            Reason::Amnesia(why) => {
+                tracing::error!(
+                    why,
+                    "this node has forgotten: it takes a new actor, and rebuilds when it is started again"
+                );
+                self.leave("the node has forgotten, and will rebuild; ask another").await;
+                self.stop_shards().await;
+                drop(self);
+                with_claim(config, |claim| identity::forget(&config.data, claim))?;
+                Ok(Ended::Forgotten { why })
+            }
+        }
+    }
+
+    /// Waits until nothing is under way and every reply is written; a second signal ends the waiting.
+    async fn drain(&self, most: Duration, stop: &mut Stop) {
+        self.exchange.router.tell_all(&Event::Drain);
+        let until = Instant::now() + most;
+        while Instant::now() < until {
+            let idle = self.shards.idle.iter().all(|idle| idle.load(Ordering::Acquire));
+            if idle && self.shards.board.queued() == 0 {
+                return;
+            }
+            tokio::select! {
+                () = sleep(IDLE_ASKED_EVERY) => {}
+                signal = stop.asked() => return tracing::warn!(signal, "not waiting any longer"),
+            }
+        }
+        tracing::warn!(seconds = most.as_secs(), "something is still under way; not waiting any longer");
+    }
+
+    /// Closes every connection, with a reason.
+    async fn leave(&mut self, reason: &str) {
+        for endpoint in &self.endpoints {
+            endpoint.close(VarInt::from_u32(CloseCode::ShuttingDown as u32), reason.as_bytes());
+        }
+        let [clients, peers] = &self.endpoints;
+        let _late = timeout(GOODBYE_TIME_MAX, async { tokio::join!(clients.wait_idle(), peers.wait_idle()) }).await;
+        self.tasks.shutdown().await;
+    }
+
+    async fn stop_shards(&mut self) {
+        self.shards.inboxes.iter().for_each(|inbox| inbox.close());
+        let threads = std::mem::take(&mut self.threads);
+        let all = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
+        let stopped = all.await;
+        debug_assert!(matches!(stopped, Ok(true)), "a shard that panics aborts the process");
+    }
+}

@@ -1,0 +1,217 @@
+//! Where the effects of the shards go out: the lanes of clients and of peers, by whom they lead to.
+
+use super::close::{Close, CloseCode};
+use super::endpoint::Plane;
+use super::lane::{LaneSender, NotQueued, QueuedTotal};
+use super::status::{Facts, Gatherings};
+use crate::kernel::{RequestId, SessionId};
+use crate::metrics::Metrics;
+use quinn::Connection;
+use quorate_ring::id::NodeId;
+use quorate_ring::wire::client::{ClientReply, NodeStatus};
+use quorate_ring::wire::failure::Refusal;
+use quorate_ring::wire::peer::{PeerReply, PeerRequest};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, RwLock};
+use tokio::sync::oneshot;
+
+/// The node itself, asking for its own status.
+pub const OWN_SESSION: SessionId = SessionId(0);
+
+/// Replies that a client may let wait; large ones beyond it are turned into "overloaded".
+pub const CLIENT_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// Replies that all clients together may let wait.
+const CLIENT_QUEUES_BYTES: usize = 256 * 1024 * 1024;
+/// Replies up to this are always queued.
+const SMALL_REPLY_BYTES: usize = 16 * 1024;
+/// Frames that may wait for a peer; those beyond it are dropped, and the kernel's timers see to it.
+pub const PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+const UNPOISONED: &str = "nothing panics while it holds the switchboard";
+
+struct Session {
+    lane: LaneSender,
+    connection: Connection,
+}
+
+/// Shared by the shards, which send, and the connections, which come and go.
+pub struct Switchboard {
+    sessions: RwLock<HashMap<SessionId, Session>>,
+    /// The connections that this node made: its requests go out on them.
+    dialled: RwLock<BTreeMap<NodeId, LaneSender>>,
+    /// The connections that peers made: replies to them go out on the latest of each.
+    accepted: RwLock<BTreeMap<NodeId, (LaneSender, Connection)>>,
+    pub gatherings: Gatherings,
+    /// Who waits within this node for its status.
+    asked: Mutex<HashMap<u64, oneshot::Sender<NodeStatus>>>,
+    pub client_queues: QueuedTotal,
+    pub peer_queues: QueuedTotal,
+    facts: Arc<Facts>,
+    metrics: Arc<Metrics>,
+}
+
+impl Switchboard {
+    pub fn new(facts: Arc<Facts>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            sessions: RwLock::default(),
+            dialled: RwLock::default(),
+            accepted: RwLock::default(),
+            gatherings: Gatherings::default(),
+            asked: Mutex::default(),
+            client_queues: QueuedTotal::default(),
+            peer_queues: QueuedTotal::default(),
+            facts,
+            metrics,
+        }
+    }
+
+    pub fn session_began(&self, session: SessionId, lane: LaneSender, connection: Connection) {
+        self.sessions.write().expect(UNPOISONED).insert(session, Session { lane, connection });
+    }
+
+    pub fn session_ended(&self, session: SessionId) {
+        self.sessions.write().expect(UNPOISONED).remove(&session);
+        self.gatherings.abandon_all(session);
+    }
+
+    pub fn link_up(&self, peer: NodeId, lane: LaneSender) {
+        self.dialled.write().expect(UNPOISONED).insert(peer, lane);
+    }
+
+    pub fn link_down(&self, peer: NodeId) {
+        self.dialled.write().expect(UNPOISONED).remove(&peer);
+    }
+
+    /// Takes the connection that a peer made, and closes the one that it had before.
+    pub fn peer_began(&self, peer: NodeId, lane: LaneSender, connection: Connection) {
+        let before = self.accepted.write().expect(UNPOISONED).insert(peer, (lane, connection));
+        if let Some((_, connection)) = before {
+            Close::new(CloseCode::Superseded, "this peer connected anew").send(&connection);
+        }
+    }
+
+    pub fn peer_ended(&self, peer: NodeId, lane: &LaneSender) {
+        let mut accepted = self.accepted.write().expect(UNPOISONED);
+        if accepted.get(&peer).is_some_and(|(current, _)| current.is_same(lane)) {
+            accepted.remove(&peer);
+        }
+    }
+
+    /// Waits for the answer to a status request of [`OWN_SESSION`].
+    pub fn ask_status(&self, request: u64) -> oneshot::Receiver<NodeStatus> {
+        let (answer, receiver) = oneshot::channel();
+        self.asked.lock().expect(UNPOISONED).insert(request, answer);
+        receiver
+    }
+
+    pub fn abandon_status(&self, request: u64) {
+        self.asked.lock().expect(UNPOISONED).remove(&request);
+        self.gatherings.abandon(OWN_SESSION, request);
+    }
+
+    /// Bytes that wait to be written to anyone.
+    pub fn queued(&self) -> usize {
+        self.client_queues.bytes() + self.peer_queues.bytes()
+    }
+
+    fn client_is_slow(&self, session: SessionId, more: usize) -> bool {
+        let sessions = self.sessions.read().expect(UNPOISONED);
+        let queued = sessions.get(&session).map_or(0, |session| session.lane.queued());
+        queued + more > CLIENT_QUEUE_BYTES || self.client_queues.bytes() + more > CLIENT_QUEUES_BYTES
+    }
+
+    fn send(&self, to: Destination, frames: Vec<u8>) {
+        match to {
+            Destination::Client(session) => self.send_to_client(session, frames),
+            Destination::Request(peer) => {
+                let lane = self.dialled.read().expect(UNPOISONED).get(&peer).cloned();
+                self.send_to_peer(lane, frames);
+            }
+            Destination::Reply(peer) => {
+                let lane = self.accepted.read().expect(UNPOISONED).get(&peer).map(|(lane, _)| lane.clone());
+                self.send_to_peer(lane, frames);
+            }
+        }
+    }
+
+    fn send_to_client(&self, session: SessionId, frames: Vec<u8>) {
+        let sessions = self.sessions.read().expect(UNPOISONED);
+        let Some(Session { lane, connection }) = sessions.get(&session) else { return };
+        match lane.send(frames) {
+            Ok(()) | Err(NotQueued::Closed) => {}
+            Err(full @ NotQueued::Full) => {
+                self.metrics.lane_dropped(Plane::Client.name());
+                Close::new(CloseCode::TooSlow, full.to_string()).send(connection);
+            }
+        }
+    }
+
+    fn send_to_peer(&self, lane: Option<LaneSender>, frames: Vec<u8>) {
+        let Some(lane) = lane else { return };
+        if lane.send(frames) == Err(NotQueued::Full) {
+            self.metrics.lane_dropped(Plane::Peer.name());
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Destination {
+    Client(SessionId),
+    Request(NodeId),
+    Reply(NodeId),
+}
+
+/// What one drain of a shard says, collected so that all of it to one destination is written together.
+pub struct Outgoing {
+    board: Arc<Switchboard>,
+    frames: BTreeMap<Destination, Vec<u8>>,
+}
+
+impl Outgoing {
+    pub fn new(board: Arc<Switchboard>) -> Self {
+        Self { board, frames: BTreeMap::new() }
+    }
+
+    pub fn client_reply(&mut self, to: SessionId, request: u64, message: ClientReply) {
+        let message = match message {
+            ClientReply::Status(part) => match self.board.gatherings.add(to, request, part) {
+                Some(whole) => ClientReply::Status(self.board.facts.complete(whole)),
+                None => return,
+            },
+            other => other,
+        };
+        if to == OWN_SESSION {
+            return self.own_reply(request, message);
+        }
+        let frames = self.frames.entry(Destination::Client(to)).or_default();
+        let start = frames.len();
+        message.write(request, frames);
+        let added = frames.len() - start;
+        if added > SMALL_REPLY_BYTES && self.board.client_is_slow(to, frames.len()) {
+            frames.truncate(start);
+            ClientReply::Refused(Refusal::Overloaded { retry_after_ms: 100 }).write(request, frames);
+        }
+    }
+
+    fn own_reply(&self, request: u64, message: ClientReply) {
+        let waiting = self.board.asked.lock().expect(UNPOISONED).remove(&request);
+        if let (Some(waiting), ClientReply::Status(status)) = (waiting, message) {
+            let _gave_up = waiting.send(status);
+        }
+    }
+
+    pub fn peer_request(&mut self, to: NodeId, request: RequestId, message: &PeerRequest) {
+        message.write(request.0, self.frames.entry(Destination::Request(to)).or_default());
+    }
+
+    pub fn peer_reply(&mut self, to: NodeId, request: RequestId, message: &PeerReply) {
+        message.write(request.0, self.frames.entry(Destination::Reply(to)).or_default());
+    }
+
+    /// Hands everything over to the lanes.
+    pub fn send(&mut self) {
+        while let Some((to, frames)) = self.frames.pop_first() {
+            self.board.send(to, frames);
+        }
+    }
+}

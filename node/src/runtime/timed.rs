@@ -1,0 +1,37 @@
+//! Storage whose commits are timed for the metrics.
+
+use crate::metrics::Metrics;
+use crate::storage::{Read, Row, Rows, Storage, StorageError, Table};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub struct Timed<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Timed<S> {
+    pub fn new(inner: S, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics }
+    }
+}
+
+impl<S: Read> Read for Timed<S> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.inner.get(table, key)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        self.inner.scan(table, from, to, bytes_max)
+    }
+}
+
+impl<S: Storage> Storage for Timed<S> {
+    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+        let begun = Instant::now();
+        self.inner.commit(rows, sync)?;
+        self.metrics.committed(rows.len(), sync, begun.elapsed());
+        Ok(())
+    }
+}
