@@ -128,13 +128,16 @@ impl Object {
     /// clock of a full sync that has passed this key): an incoming sibling that was seen and is no longer shown here
     /// was superseded, and does not come back.
     pub fn merge(&mut self, incoming: &Object, known: impl Fn(Dot) -> bool) {
-        let fresh: Vec<_> = incoming
-            .siblings
-            .iter()
-            .filter(|(d, _)| !self.shows(*d) && !self.context.covers(*d) && !known(*d))
-            .cloned()
-            .collect();
         let mut past = incoming.past_ops.clone();
+        let mut fresh = Vec::new();
+        for (dot, content) in incoming.siblings.iter().filter(|(d, _)| !self.shows(*d)) {
+            if self.context.covers(*dot) || known(*dot) {
+                // It was superseded before it came, and may yet be tried again.
+                past.push(PastOp { hlc: content.hlc, dot: *dot, op_id: content.op_id });
+            } else {
+                fresh.push((*dot, content.clone()));
+            }
+        }
         self.siblings.retain(|(d, c)| {
             let kept = incoming.shows(*d) || !incoming.context.covers(*d);
             if !kept {

@@ -153,3 +153,16 @@ proptest! {
         let _ = Object::decode(&versioned);
     }
 }
+
+#[test]
+fn an_op_id_that_came_after_its_successor_is_known() {
+    let mut late = Object::default();
+    put(&mut late, Dot(A, 1), &Context::new(), 1);
+    let mut newer = Object::default();
+    put(&mut newer, Dot(B, 1), late.context(), 2);
+    let mut other_way = late.clone();
+    other_way.merge(&newer, |_| false);
+    newer.merge(&late, |_| false);
+    assert_eq!(newer.event_of(OpId([1; 16])), Some(Dot(A, 1)));
+    assert_eq!(newer, other_way);
+}
