@@ -14,11 +14,21 @@ use quorate_ring::version::{Clock, Context, Dot, Object};
 use quorate_ring::wire::client::ScanRecord;
 use quorate_ring::wire::peer::{Pulled, PulledObject, SyncPage};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Log entries read at a time.
 const LOG_PAGE_BYTES: usize = 256 * 1024;
 /// Dots handed over in one page of a pull.
 const PULLED_DOTS_MAX: usize = 4096;
+
+/// What one call of `Replica::collect` did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Collected {
+    /// Objects erased.
+    pub erased: u32,
+    /// Log entries and objects looked at.
+    pub rows: usize,
+}
 
 impl Replica {
     /// What a replica with `theirs` lacks of this one: from the log, read before the objects.
@@ -152,15 +162,15 @@ impl Replica {
     }
 
     /// Cuts the log at the settled base, and erases what is settled there: tombstones whose whole context is settled,
-    /// and content that has expired by every owner's clock. `rows_max` bounds the work of one call. Returns how many
-    /// objects were erased.
+    /// and content that has expired by every owner's clock. `rows_max` bounds the log entries that one call looks at,
+    /// and the objects; the next call goes on behind.
     pub fn collect<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
         settled: &Context,
         expired_ms: u64,
         rows_max: usize,
-    ) -> Result<u32, StorageError> {
+    ) -> Result<Collected, StorageError> {
         let mut left = rows_max;
         let mut moved = false;
         for (actor, seq) in settled.iter() {
@@ -175,7 +185,8 @@ impl Replica {
         if moved {
             self.stage_floor(store);
         }
-        self.erase(store, settled, expired_ms, rows_max)
+        let (erased, looked_at) = self.erase(store, settled, expired_ms, rows_max)?;
+        Ok(Collected { erased, rows: rows_max - left + looked_at })
     }
 
     /// Deletes the log entries `first..=last` of an actor, but keeps those of objects that may be due for erasing.
@@ -203,16 +214,21 @@ impl Replica {
         Ok(last)
     }
 
+    /// Returns how many objects it erased, and at how many it looked.
     fn erase<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
         settled: &Context,
         expired_ms: u64,
         rows_max: usize,
-    ) -> Result<u32, StorageError> {
+    ) -> Result<(u32, usize), StorageError> {
         let mut erased = 0;
-        let places: Vec<Place> = self.erasable.keys().take(rows_max).cloned().collect();
-        for place in places {
+        let from = self.erase_from.take().map_or(Bound::Unbounded, Bound::Included);
+        let mut places = self.erasable.range((from, Bound::Unbounded)).map(|(place, _)| place.clone());
+        let now: Vec<Place> = places.by_ref().take(rows_max).collect();
+        self.erase_from = places.next();
+        let looked_at = now.len();
+        for place in now {
             let mut object = self.stored(store, &place)?.unwrap_or_default();
             let whole = object.context().iter().all(|(actor, seq)| seq <= settled.seq(actor));
             let over = whole && object.siblings().iter().any(|(_, content)| content.expired(expired_ms));
@@ -231,7 +247,7 @@ impl Replica {
                 store.stage(Table::Log, log_key(self.partition, dot), None);
             }
         }
-        Ok(erased)
+        Ok((erased, looked_at))
     }
 
     fn stage_floor<S: Storage>(&self, store: &mut Staged<S>) {

@@ -52,6 +52,8 @@ pub struct Replica {
     pub(crate) syncs: BTreeMap<NodeId, Sync>,
     /// Objects that may be due for erasing, and the log entries, at or below the floor, that are kept as reminders.
     pub(crate) erasable: BTreeMap<Place, BTreeSet<Dot>>,
+    /// Where the next look at them goes on.
+    pub(crate) erase_from: Option<Place>,
 }
 
 /// A full sync from one source: see `anti_entropy`.
@@ -84,6 +86,7 @@ impl Replica {
             floor,
             syncs: BTreeMap::new(),
             erasable: BTreeMap::new(),
+            erase_from: None,
         };
         let (mut from, to) = log_range(partition);
         loop {

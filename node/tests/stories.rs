@@ -1,236 +1,15 @@
 //! Stories of a few shards: real kernels over memory, every message delivered in order and at once.
 
+mod world;
+
 use bytes::Bytes;
-use quorate_node::kernel::{Effect, Event, Kernel, Now, SessionId, ShardConfig, Timer};
-use quorate_node::storage::{MemoryStorage, Read, Table};
-use quorate_ring::id::{ActorId, NodeId, OpId};
-use quorate_ring::placement::Layout;
-use quorate_ring::topology::{Count, Durability, QuorumKind, Topology};
-use quorate_ring::version::{ContextToken, Hlc};
+use quorate_node::storage::Table;
+use quorate_ring::id::{ActorId, NodeId};
+use quorate_ring::topology::{Count, Durability};
+use quorate_ring::version::ContextToken;
 use quorate_ring::wire::client::*;
 use quorate_ring::wire::failure::{Doubt, Refusal};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
-
-fn layout(nodes: u16) -> Arc<Layout> {
-    let mut text = format!("cluster = \"{}\"\nepoch = 1\npartitions = 8\n", "07".repeat(16));
-    for id in 1..=nodes {
-        text += &format!(
-            "[[node]]\nid = {id}\nname = \"n{id}\"\nrack = \"r{id}\"\n\
-             client_address = \"127.0.0.1:{}\"\npeer_address = \"127.0.0.1:{}\"\n",
-            7000 + id,
-            7100 + id
-        );
-    }
-    text += "[[bucket]]\nid = 1\nname = \"default\"\n[[bucket]]\nid = 2\nname = \"lww\"\nconflict = \"lww\"\n";
-    Arc::new(Layout::new(Arc::new(Topology::parse(&text).unwrap())).unwrap())
-}
-
-/// Kernels that talk to each other; nodes in `down` neither hear nor speak.
-struct World {
-    layout: Arc<Layout>,
-    kernels: BTreeMap<NodeId, Kernel<MemoryStorage>>,
-    down: BTreeSet<NodeId>,
-    ms: u64,
-    inbox: VecDeque<(NodeId, Event)>,
-    replies: BTreeMap<u64, ClientReply>,
-    next: u64,
-    joined: Vec<NodeId>,
-}
-
-impl World {
-    fn new(nodes: u16) -> Self {
-        let layout = layout(nodes);
-        let kernel = |id: u16| {
-            let config = ShardConfig::new(NodeId(id), ActorId::new(NodeId(id), 1), 0);
-            (NodeId(id), Kernel::open(config, layout.clone(), MemoryStorage::new()).unwrap())
-        };
-        let kernels = (1..=nodes).map(kernel).collect();
-        let mut world = Self {
-            layout: layout.clone(),
-            kernels,
-            down: BTreeSet::new(),
-            ms: 1_000,
-            inbox: VecDeque::new(),
-            replies: BTreeMap::new(),
-            next: 0,
-            joined: Vec::new(),
-        };
-        let ids: Vec<NodeId> = world.kernels.keys().copied().collect();
-        for node in &ids {
-            for peer in ids.iter().filter(|peer| *peer != node) {
-                world.inbox.push_back((*node, Event::LinkUp { peer: *peer }));
-            }
-        }
-        world.run();
-        world
-    }
-
-    fn now(&self) -> Now {
-        Now { mono: Duration::from_millis(self.ms), wall_ms: 1_700_000_000_000 + self.ms }
-    }
-
-    fn run(&mut self) {
-        while let Some((node, event)) = self.inbox.pop_front() {
-            if self.down.contains(&node) {
-                continue;
-            }
-            let now = self.now();
-            let kernel = self.kernels.get_mut(&node).unwrap();
-            let mut effects = Vec::new();
-            kernel.handle(now, event, &mut effects).unwrap();
-            kernel.commit(&mut || now, &mut effects).unwrap();
-            for effect in effects {
-                self.carry_out(node, effect);
-            }
-        }
-    }
-
-    fn carry_out(&mut self, node: NodeId, effect: Effect) {
-        let arrived = self.now().mono;
-        match effect {
-            Effect::ClientReply { request, message, .. } => {
-                assert!(self.replies.insert(request, message).is_none(), "request {request} was answered twice");
-            }
-            Effect::PeerRequest { to, request, message } => {
-                self.inbox.push_back((to, Event::PeerRequest { from: node, request, arrived, message }));
-            }
-            Effect::PeerReply { to, request, message } => {
-                self.inbox.push_back((to, Event::PeerReply { from: node, request, message }));
-            }
-            Effect::Arm { .. } | Effect::Measure(_) => {}
-            Effect::Joined => self.joined.push(node),
-            Effect::Amnesia { .. } => panic!("{node} has forgotten nothing"),
-        }
-    }
-
-    fn ask(&mut self, via: u16, message: ClientRequest) -> Option<ClientReply> {
-        self.next += 1;
-        let arrived = self.now().mono;
-        let event = Event::Client { from: SessionId(1), request: self.next, arrived, message };
-        self.inbox.push_back((NodeId(via), event));
-        self.run();
-        self.replies.remove(&self.next)
-    }
-
-    /// Others notice that a node is gone.
-    fn kill(&mut self, node: u16) {
-        self.down.insert(NodeId(node));
-        let others: Vec<NodeId> = self.kernels.keys().copied().filter(|id| id.0 != node).collect();
-        for other in others {
-            self.inbox.push_back((other, Event::LinkDown { peer: NodeId(node) }));
-        }
-        self.run();
-    }
-
-    /// Time goes by, in ticks.
-    fn pass(&mut self, ms: u64) {
-        for _ in 0..ms / 250 {
-            self.ms += 250;
-            for id in self.kernels.keys().copied().collect::<Vec<_>>() {
-                self.inbox.push_back((id, Event::Fired { timer: Timer::Tick }));
-            }
-            self.run();
-        }
-    }
-
-    /// A node is there again, and everybody links up with it.
-    fn revive(&mut self, node: u16) {
-        let node = NodeId(node);
-        self.down.remove(&node);
-        for other in self.kernels.keys().copied().filter(|id| *id != node).collect::<Vec<_>>() {
-            self.inbox.push_back((node, Event::LinkDown { peer: other }));
-            self.inbox.push_back((node, Event::LinkUp { peer: other }));
-            self.inbox.push_back((other, Event::LinkUp { peer: node }));
-        }
-        self.run();
-    }
-
-    /// A node loses its disk, and comes back empty under a new actor.
-    fn wipe(&mut self, node: u16) {
-        self.kill(node);
-        let actor = ActorId::new(NodeId(node), self.ms);
-        let config = ShardConfig { rebuilding: true, ..ShardConfig::new(NodeId(node), actor, self.ms) };
-        let kernel = Kernel::open(config, self.layout.clone(), MemoryStorage::new()).unwrap();
-        self.kernels.insert(NodeId(node), kernel);
-        self.revive(node);
-    }
-
-    /// A node starts again on what it had committed.
-    fn restart(&mut self, node: u16) {
-        self.kill(node);
-        let storage = self.kernels[&NodeId(node)].store().inner().clone();
-        let config = ShardConfig::new(NodeId(node), ActorId::new(NodeId(node), 1), self.ms);
-        self.kernels.insert(NodeId(node), Kernel::open(config, self.layout.clone(), storage).unwrap());
-        self.revive(node);
-    }
-
-    fn rows(&self, node: u16, table: Table) -> usize {
-        self.kernels[&NodeId(node)].store().scan(table, &[], &[0xff; 32], usize::MAX).unwrap().len()
-    }
-
-    fn alone(&mut self, via: u16, key: &'static str) -> Option<ClientReply> {
-        self.ask(via, ClientRequest::Read(ReadRequest { r: Some(Count::One), ..read(1, key) }))
-    }
-
-    fn put(&mut self, via: u16, write: WriteRequest) -> Receipt {
-        match self.ask(via, ClientRequest::Write(write)) {
-            Some(ClientReply::Written(receipt)) => receipt,
-            other => panic!("not written: {other:?}"),
-        }
-    }
-
-    fn get(&mut self, via: u16, bucket: u32, key: &'static str) -> ReadAnswer {
-        match self.ask(via, ClientRequest::Read(read(bucket, key))) {
-            Some(ClientReply::Read(answer)) => answer,
-            other => panic!("not read: {other:?}"),
-        }
-    }
-
-    fn values(&mut self, via: u16, bucket: u32, key: &'static str) -> Vec<String> {
-        let answer = self.get(via, bucket, key);
-        answer.siblings.iter().map(|s| String::from_utf8(s.value.to_vec()).unwrap()).collect()
-    }
-
-    fn owners(&self, key: &str) -> Vec<u16> {
-        let partition = self.layout.partition(&self.layout.topology().buckets[0], key.as_bytes());
-        self.layout.preference(partition).unwrap().owners().iter().map(|id| id.0).collect()
-    }
-
-    fn non_owner(&self, key: &str) -> u16 {
-        self.kernels.keys().map(|id| id.0).find(|id| !self.owners(key).contains(id)).unwrap()
-    }
-}
-
-fn write(bucket: u32, key: &'static str, value: &'static str, supersede: Supersede, op: u8) -> WriteRequest {
-    WriteRequest {
-        epoch: quorate_ring::id::Epoch(1),
-        bucket: quorate_ring::id::BucketId(bucket),
-        key: Bytes::from_static(key.as_bytes()),
-        change: Change::Put { value: Bytes::from_static(value.as_bytes()), expires_ms: None },
-        supersede,
-        op_id: OpId([op; 16]),
-        hlc: Hlc::default(),
-        r: None,
-        w: None,
-        quorum: None,
-        durability: None,
-        deadline_ms: 1_000,
-    }
-}
-
-fn read(bucket: u32, key: &'static str) -> ReadRequest {
-    ReadRequest {
-        epoch: quorate_ring::id::Epoch(1),
-        bucket: quorate_ring::id::BucketId(bucket),
-        key: Bytes::from_static(key.as_bytes()),
-        r: None,
-        quorum: None,
-        blocking_repair: false,
-        deadline_ms: 1_000,
-    }
-}
+use world::{World, delete, read, sloppy, write};
 
 #[test]
 fn two_puts_one_after_the_other_through_different_nodes_leave_one_value() {
@@ -434,10 +213,6 @@ fn a_page_shows_what_one_node_holds() {
     assert_eq!(keys, [&b"a/1"[..], b"a/2"]);
 }
 
-fn delete(key: &'static str, op: u8) -> WriteRequest {
-    WriteRequest { change: Change::Delete, ..write(1, key, "", Supersede::Latest, op) }
-}
-
 #[test]
 fn an_owner_that_was_away_pulls_what_it_missed() {
     let mut world = World::new(3);
@@ -509,10 +284,6 @@ fn expired_content_reads_as_deleted_and_goes_when_it_is_settled() {
     for node in 1..=3 {
         assert_eq!((world.rows(node, Table::Objects), world.rows(node, Table::Log)), (0, 0), "node {node}");
     }
-}
-
-fn sloppy(key: &'static str, op: u8) -> WriteRequest {
-    WriteRequest { quorum: Some(QuorumKind::Sloppy), ..write(1, key, "v", Supersede::Nothing, op) }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// Parts of clocks in one ping; the rest go with the next.
 const NEWS_MAX: usize = 4096;
+/// Pings remembered per peer; older ones were lost.
+const PINGS_MAX: usize = 64;
 
 /// Changes are numbered. Each (partition, actor) stands once, under the number of its last change.
 #[derive(Debug, Default)]
@@ -18,9 +20,14 @@ pub(super) struct Clocks {
     by_part: BTreeMap<(Partition, ActorId), u64>,
     /// Per peer, the change up to which it has acknowledged what concerns it. Starts afresh with each link.
     acknowledged: BTreeMap<NodeId, u64>,
-    /// Per peer, the last ping and the change up to which it told.
-    told: BTreeMap<NodeId, (u64, u64)>,
+    /// Per peer, the pings under way and the change up to which each told: an answer may take longer than it takes
+    /// until the next ping.
+    told: BTreeMap<NodeId, BTreeMap<u64, u64>>,
     pings: u64,
+    /// Under which actor each peer last greeted.
+    actors: BTreeMap<NodeId, ActorId>,
+    /// The wall clock of each peer, as last reported, in ms.
+    walls: BTreeMap<NodeId, u64>,
     heard: BTreeMap<(NodeId, Partition), Clock>,
 }
 
@@ -68,14 +75,42 @@ impl Clocks {
             }
         }
         self.pings += 1;
-        self.told.insert(peer, (self.pings, upto));
+        let told = self.told.entry(peer).or_default();
+        told.insert(self.pings, upto);
+        if told.len() > PINGS_MAX {
+            told.pop_first();
+        }
         (self.pings, news)
     }
 
+    /// A ping was answered: it told everything from what was acknowledged before on. Earlier ones are of no interest.
     pub(super) fn pong(&mut self, peer: NodeId, number: u64) {
-        if let Some((_, upto)) = self.told.get(&peer).filter(|(ping, _)| *ping == number) {
-            self.acknowledged.insert(peer, *upto);
+        let Some(told) = self.told.get_mut(&peer) else { return };
+        if let Some(upto) = told.get(&number).copied() {
+            *told = told.split_off(&(number + 1));
+            let acknowledged = self.acknowledged.entry(peer).or_default();
+            *acknowledged = upto.max(*acknowledged);
         }
+    }
+
+    /// A peer greets, before its first ping. Under a new actor it has forgotten what its earlier one had seen; returns
+    /// whether that is so.
+    pub(super) fn greeted_by(&mut self, peer: NodeId, actor: ActorId) -> bool {
+        let renewed = self.actors.insert(peer, actor).is_some_and(|before| before != actor);
+        if renewed {
+            self.heard.retain(|(other, _), _| *other != peer);
+        }
+        renewed
+    }
+
+    pub(super) fn hear_wall(&mut self, peer: NodeId, wall_ms: u64) {
+        self.walls.insert(peer, wall_ms);
+    }
+
+    /// The least time that the other owners last reported; none at all before all of them have.
+    pub(super) fn earliest_wall(&self, me: NodeId, owners: &[NodeId]) -> u64 {
+        let others = owners.iter().filter(|owner| **owner != me);
+        others.map(|owner| self.walls.get(owner).copied().unwrap_or(0)).min().unwrap_or(u64::MAX)
     }
 
     /// What a peer says it has seen of one actor.

@@ -156,6 +156,11 @@ impl<S: Storage> Kernel<S> {
         let rows = self.store.scan(Table::Hints, &from, &to, READ_BYTES)?;
         let mut sent = 0;
         let mut next = Vec::new(); // From the start again, unless there is more.
+        if rows.iter().map(|(row, value)| row.len() + value.len()).sum::<usize>() >= READ_BYTES
+            && let Some((last, _)) = rows.last()
+        {
+            next = [&last[..], &[0]].concat();
+        }
         for (row, value) in rows {
             if sent == UNDER_WAY_MAX {
                 next = row.to_vec();

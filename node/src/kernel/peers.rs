@@ -119,7 +119,7 @@ impl<S: Storage> Kernel<S> {
     }
 
     /// Tells a peer what is remembered of it here.
-    fn greeted_by(&self, now: Now, from: NodeId, greet: &Greet) -> Result<PeerReply, Refusal> {
+    fn greeted_by(&mut self, now: Now, from: NodeId, greet: &Greet) -> Result<PeerReply, Refusal> {
         let ours = self.layout.topology().cluster;
         if greet.cluster != ours {
             return Err(Refusal::WrongCluster { yours: greet.cluster, ours });
@@ -127,6 +127,9 @@ impl<S: Storage> Kernel<S> {
         check_epoch(&self.layout, greet.epoch)?;
         if greet.actor.node() != from {
             return Err(Refusal::Malformed(format!("actor {} is not of {from}", greet.actor)));
+        }
+        if self.clocks.greeted_by(from, greet.actor) {
+            self.repair.forget(from);
         }
         let known = self.replicas.iter().map(|(partition, replica)| (*partition, replica.clock().max(greet.actor)));
         Ok(PeerReply::Greeted(Greeted {
@@ -172,6 +175,7 @@ impl<S: Storage> Kernel<S> {
                 self.note_clock(now, from, news.partition);
             }
         }
+        self.clocks.hear_wall(from, ping.wall_ms);
         measure_offset(now, from, ping.wall_ms, effects);
         PeerReply::Pong(Pong { number: ping.number, wall_ms: now.wall_ms })
     }

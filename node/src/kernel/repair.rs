@@ -19,8 +19,8 @@ const PAGE_BYTES: u32 = 256 * 1024;
 const PULL_AFTER: Duration = Duration::from_secs(1);
 /// A page that does not come within this is asked for again.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
-/// Log entries looked at in one tick, over all partitions.
-const COLLECTED_MAX: usize = 16_384;
+/// Log entries and objects looked at in one tick, over all partitions.
+const COLLECTED_MAX: usize = 4_096;
 
 /// What one replica and one peer have to settle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,7 +32,7 @@ pub(super) enum Exchange {
 
 #[derive(Debug, Default)]
 pub(super) struct Repair {
-    /// Peers that have dots that we lack, and since when.
+    /// Peers that have dots that we lack, and since when, or when they were last asked for them.
     behind: BTreeMap<(NodeId, Partition), Duration>,
     /// Peers whose log was cut above what we have.
     to_sync: BTreeSet<(NodeId, Partition)>,
@@ -41,6 +41,14 @@ pub(super) struct Repair {
     synced: BTreeSet<(NodeId, Partition)>,
     /// Where the collection goes on with the next tick.
     collect_from: Option<Partition>,
+}
+
+impl Repair {
+    /// A peer has lost what it had: what it said that it has is no longer to be had from it.
+    pub(super) fn forget(&mut self, peer: NodeId) {
+        self.behind.retain(|(other, _), _| *other != peer);
+        self.to_sync.retain(|(other, _)| *other != peer);
+    }
 }
 
 impl<S: Storage> Kernel<S> {
@@ -65,20 +73,28 @@ impl<S: Storage> Kernel<S> {
             self.rebuild(now, effects);
             return Ok(());
         }
-        let due: Vec<_> = self.repair.behind.iter().filter(|(_, since)| now.mono >= **since + PULL_AFTER).collect();
-        let due: Vec<(NodeId, Partition)> = due.into_iter().map(|(key, _)| *key).collect();
-        for (peer, partition) in due {
+        self.ask_what_is_due(now, effects);
+        self.collect(now, effects)
+    }
+
+    /// Asks peers for what they have and we lack, those first that were not asked for the longest time: one that has
+    /// nothing to give, or does not answer, keeps nobody else waiting for ever.
+    fn ask_what_is_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let due = self.repair.behind.iter().filter(|(_, since)| now.mono >= **since + PULL_AFTER);
+        let mut due: Vec<(Duration, (NodeId, Partition))> = due.map(|(pair, since)| (*since, *pair)).collect();
+        due.sort_unstable();
+        for (_, (peer, partition)) in due {
             if self.repair.under_way.len() >= UNDER_WAY_MAX {
                 break;
             }
             self.note_clock(now, peer, partition); // What came by itself in the meantime needs no pull.
-            if self.repair.behind.contains_key(&(peer, partition)) {
+            if let Some(since) = self.repair.behind.get_mut(&(peer, partition)) {
+                *since = now.mono;
                 let sync = self.repair.to_sync.contains(&(peer, partition));
                 let exchange = if sync { Exchange::Sync } else { Exchange::Pull };
                 self.exchange(now, peer, partition, exchange, effects);
             }
         }
-        self.collect(now, effects)
     }
 
     /// A node that may have forgotten copies every partition from all other owners, joined or not, before it answers
@@ -225,7 +241,7 @@ impl<S: Storage> Kernel<S> {
         if self.config.rebuilding {
             return Ok(Err(Refusal::NotReady));
         }
-        let page = replica.pull_page(&self.store, &pull.clock, pull.bytes_max.min(PAGE_BYTES) as usize)?;
+        let page = replica.pull_page(&self.store, &pull.clock, pull.bytes_max.clamp(1, PAGE_BYTES) as usize)?;
         Ok(Ok(PeerReply::Pulled(page)))
     }
 
@@ -236,7 +252,7 @@ impl<S: Storage> Kernel<S> {
         }
         let Some(replica) = self.replicas.get(&sync.partition) else { return Ok(Err(Refusal::NotOwner)) };
         let after = sync.after.as_ref().map(|(bucket, key)| Place { bucket: *bucket, key: key.clone() });
-        let bytes_max = sync.bytes_max.min(PAGE_BYTES) as usize;
+        let bytes_max = sync.bytes_max.clamp(1, PAGE_BYTES) as usize;
         let page = replica.sync_page(&self.store, self.config.actor, after.as_ref(), bytes_max)?;
         Ok(Ok(PeerReply::Synced(page)))
     }
@@ -248,8 +264,7 @@ impl<S: Storage> Kernel<S> {
             Some(from) => self.replicas.range(from..).map(|(partition, _)| *partition).collect(),
             None => self.replicas.keys().copied().collect(),
         };
-        // Content is erased once it has expired by the clocks of all owners, which may be this far apart.
-        let expired_ms = now.wall_ms.saturating_sub(self.config.clock_drift_max.as_millis() as u64);
+        let wall_ms = now.wall_ms.saturating_sub(self.config.clock_drift_max.as_millis() as u64);
         let mut left = COLLECTED_MAX;
         for partition in partitions {
             if left == 0 {
@@ -259,12 +274,12 @@ impl<S: Storage> Kernel<S> {
             let Some(replica) = self.replicas.get_mut(&partition) else { continue };
             let owners = self.layout.preference(partition).map_or(&[][..], |list| list.owners());
             let settled = self.clocks.settled(self.config.node, owners, partition, replica.clock());
-            let before = replica.floor().clone();
-            let erased = replica.collect(&mut self.store, &settled, expired_ms, left)?;
-            let cut: u64 = replica.floor().iter().map(|(actor, seq)| seq - before.seq(actor)).sum();
-            left = left.saturating_sub(cut as usize);
-            if erased > 0 {
-                effects.push(Effect::Measure(Measure::Erased { objects: erased }));
+            // Content is erased once it has expired by the clock of every owner: one of them may have jumped ahead.
+            let expired_ms = wall_ms.min(self.clocks.earliest_wall(self.config.node, owners));
+            let collected = replica.collect(&mut self.store, &settled, expired_ms, left)?;
+            left = left.saturating_sub(collected.rows);
+            if collected.erased > 0 {
+                effects.push(Effect::Measure(Measure::Erased { objects: collected.erased }));
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use crate::storage::{MetaKey, Storage, StorageError, Table};
 use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::topology::{Durability, QuorumKind};
-use quorate_ring::version::{Content, Context, ContextToken, Hlc, Object, SIBLINGS_MAX, TokenError};
+use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc, Object, SIBLINGS_MAX, TokenError};
 use quorate_ring::wire::OBJECT_BYTES_MAX;
 use quorate_ring::wire::client::{Change, ClientReply, Supersede, WriteRequest};
 use quorate_ring::wire::failure::{Doubt, Refusal};
@@ -103,9 +103,11 @@ impl<S: Storage> Kernel<S> {
             }
             GetAnswer::DeadlinePassed => return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects),
         };
+        // Events of our own that we do not know of: we have forgotten. A context alone may have been made up by a client.
         for (answered, object) in &found.answers {
-            let known = object.context().seq(self.config.actor);
-            if self.forgot(answered.node, write.plan.route.partition, known, effects) {
+            let events = object.siblings().iter().map(|(dot, _)| *dot);
+            let own = events.filter(|dot| dot.actor() == self.config.actor).map(Dot::seq).max().unwrap_or(0);
+            if self.forgot(answered.node, write.plan.route.partition, own, effects) {
                 return self.refuse_write(now, origin, Refusal::NotReady, effects);
             }
         }
