@@ -1,0 +1,164 @@
+//! `status`: one sentence, then a line for each node. Within a second, whoever does not answer.
+
+use crate::args::Common;
+use crate::failure::{Code, Failure};
+use crate::output::{self, grouped, names, table};
+use crate::place::PATIENCE;
+use crate::session::load_profile;
+use quorate_client::{Client, ConnectError, Layout, LinkError, NodeId, NodeStatus, Profile, verdict};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// For the first node to greet; with `PATIENCE` less than a second.
+const CONNECT_MAX: Duration = Duration::from_millis(250);
+/// If none did, for a second look: only then is it said that no node is up.
+const CONNECT_AGAIN_MAX: Duration = Duration::from_millis(650);
+
+type Answers = Vec<(NodeId, Result<NodeStatus, LinkError>)>;
+
+pub async fn run(common: &Common) -> Result<(), Failure> {
+    let profile = load_profile(common)?;
+    let connecting = Client::connect(&profile);
+    tokio::pin!(connecting);
+    let client = match timeout(CONNECT_MAX, &mut connecting).await {
+        Ok(result) => result,
+        Err(_) => match timeout(CONNECT_AGAIN_MAX, &mut connecting).await {
+            Ok(result) => result,
+            Err(_) => return Err(nobody(common, &profile)),
+        },
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(ConnectError::Unreachable(causes)) if !causes.all_tls() => return Err(nobody(common, &profile)),
+        Err(error) => return Err(error.into()),
+    };
+    let answers = client.status(PATIENCE).await;
+    let layout = client.layout();
+    print(common, &layout, &answers)?;
+    client.close().await;
+    Ok(())
+}
+
+/// All question marks: there is not even a topology to judge by.
+fn nobody(common: &Common, profile: &Profile) -> Failure {
+    if common.output == output::Format::Table {
+        let row = |(id, address): (&NodeId, &std::net::SocketAddr)| {
+            vec![id.to_string(), "?".to_string(), address.to_string()]
+        };
+        // The failure below says the same, should stdout be gone.
+        let _ = output::bytes(table(&["NODE", "STATE", "ADDRESS"], profile.nodes.iter().map(row).collect()).as_bytes());
+    }
+    Failure::new(Code::NotApplied, format!("none of the {} nodes of the profile answers", profile.nodes.len()))
+        .state("no request can be served from here")
+        .advise("check that the nodes run (on this machine: `quorate-lab status`) and the addresses in the profile")
+}
+
+/// Those that take requests.
+fn serving(answers: &Answers) -> Vec<NodeId> {
+    let is = |status: &Result<NodeStatus, LinkError>| matches!(status, Ok(s) if s.state == "serving");
+    answers.iter().filter(|(_, status)| is(status)).map(|(node, _)| *node).collect()
+}
+
+fn print(common: &Common, layout: &Layout, answers: &Answers) -> Result<(), Failure> {
+    let verdict = verdict(layout, &serving(answers));
+    if common.output.is_json() {
+        let node = |(id, status): &(NodeId, Result<NodeStatus, LinkError>)| node_json(layout, *id, status);
+        let value = json!({
+            "verdict": verdict.to_string(),
+            "nodes_up": verdict.live,
+            "nodes": verdict.nodes,
+            "can_lose": verdict.spare,
+            "can_lose_a_rack": verdict.rack,
+            "partitions": verdict.partitions,
+            "partitions_failing": verdict.short,
+            "epoch": layout.epoch(),
+            "members": answers.iter().map(node).collect::<Vec<_>>(),
+        });
+        return output::document(&value, common.output);
+    }
+    output::line(&format!("{verdict}\n"))?;
+    let rows = answers.iter().map(|(id, status)| row(layout, answers, *id, status)).collect();
+    let header =
+        ["NODE", "RACK", "STATE", "UP FOR", "KEYS", "PARTITIONS", "LAG", "HINTS", "MEMORY", "DISK FREE", "SEES DOWN"];
+    output::bytes(table(&header, rows).as_bytes())?;
+    let other = |s: &NodeStatus| s.epoch != layout.epoch().0;
+    for (id, status) in answers {
+        match status {
+            Ok(status) if other(status) => {
+                let name = output::node_name(layout, *id);
+                output::line(&format!(
+                    "{name} is at epoch {} of the topology, others at {}",
+                    status.epoch,
+                    layout.epoch()
+                ))?;
+            }
+            Ok(_) => {}
+            Err(cause) => output::line(&format!("{}: {cause}", output::node_name(layout, *id)))?,
+        }
+    }
+    Ok(())
+}
+
+fn row(layout: &Layout, answers: &Answers, id: NodeId, status: &Result<NodeStatus, LinkError>) -> Vec<String> {
+    let node = layout.topology().node(id).expect("answers come from nodes of the topology");
+    let mut row = vec![node.name.clone(), node.rack.clone()];
+    match status {
+        Err(_) => row.extend(["?"; 9].map(str::to_string)),
+        Ok(status) => {
+            let down = status.peers.iter().filter(|p| p.state != "up").map(|p| NodeId(p.node));
+            let down = names(layout, down);
+            row.extend([
+                status.state.clone(),
+                span(status.uptime_s),
+                grouped(status.keys_estimate),
+                status.partitions_owned.to_string(),
+                lag(answers, id).map_or("?".to_string(), grouped),
+                grouped(status.hints_pending),
+                bytes(status.resident_bytes),
+                bytes(status.disk_bytes_free),
+                if down.is_empty() { "-".to_string() } else { down },
+            ]);
+        }
+    }
+    row
+}
+
+/// Writes that a node is known to lack: as the peer that knows of most sees it.
+fn lag(answers: &Answers, id: NodeId) -> Option<u64> {
+    let peers = answers.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|s| &s.peers);
+    peers.filter(|p| p.node == id.0).map(|p| p.lag_dots).max()
+}
+
+fn node_json(layout: &Layout, id: NodeId, status: &Result<NodeStatus, LinkError>) -> Value {
+    let node = layout.topology().node(id).expect("answers come from nodes of the topology");
+    let mut value = match status {
+        Ok(status) => serde_json::to_value(status).unwrap_or_else(|_| json!({})),
+        Err(cause) => json!({ "state": "?", "reason": cause.to_string() }),
+    };
+    value["id"] = json!(id.0);
+    value["name"] = json!(node.name);
+    value["rack"] = json!(node.rack);
+    value["address"] = json!(node.client_address);
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("node");
+    }
+    value
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..=1_048_575 => format!("{} KiB", count >> 10),
+        1_048_576..=10_737_418_239 => format!("{} MiB", count >> 20),
+        _ => format!("{} GiB", count >> 30),
+    }
+}
