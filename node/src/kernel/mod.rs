@@ -240,6 +240,11 @@ impl<S: Storage> Kernel<S> {
         !self.operations.values().any(Operation::serves_a_client)
     }
 
+    /// Operations under way, of clients and of its own; at most `operations_max` of clients.
+    pub fn under_way(&self) -> usize {
+        self.operations.len()
+    }
+
     /// This node's copies, for checks.
     pub fn replicas(&self) -> impl Iterator<Item = (Partition, &Replica)> {
         self.replicas.iter().map(|(partition, replica)| (*partition, replica))

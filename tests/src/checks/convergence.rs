@@ -1,0 +1,160 @@
+//! After faults, all owners of a key hold the same, byte for byte, which is what no event superseded; and what is
+//! settled is forgotten, but for what lost disks hold back.
+
+use super::truth::{Minted, clock_of};
+use super::{Checks, Property, Violation};
+use crate::sim::keys::Keys;
+use crate::sim::node::SimNode;
+use bytes::Bytes;
+use quorate_node::storage::{Read, Table, object_key, parse_object_key};
+use quorate_ring::id::{NodeId, Partition};
+use quorate_ring::version::{Clock, Context, Dot, Object};
+use std::collections::BTreeMap;
+
+/// The replicas of all nodes.
+struct Replicas<'a> {
+    nodes: &'a [SimNode],
+    clocks: BTreeMap<(Partition, NodeId), &'a Clock>,
+}
+
+fn apart(key: Option<u32>, text: String) -> Violation {
+    Violation::new(Property::Convergence, key, text)
+}
+
+impl<'a> Replicas<'a> {
+    fn of(nodes: &'a [SimNode], keys: &Keys) -> Result<Self, Violation> {
+        let mut clocks = BTreeMap::new();
+        for node in nodes {
+            if !node.running || node.is_rebuilding() {
+                return Err(apart(None, format!("{} is not back", node.id)));
+            }
+            if !node.disk.is_empty(Table::Hints) {
+                return Err(apart(None, format!("{} still keeps hints", node.id)));
+            }
+            for (partition, list) in keys.layout.partitions().filter(|(_, list)| list.is_owner(node.id)) {
+                let held = node.shards.iter().find_map(|shard| clock_of(&shard.kernel, partition));
+                let first = list.owners()[0];
+                let held = held.ok_or_else(|| apart(None, format!("{} lacks partition {partition}", node.id)))?;
+                clocks.insert((partition, node.id), held);
+                if let Some(other) = clocks.get(&(partition, first)).filter(|other| **other != held) {
+                    let text = format!("clocks of {partition} at {first} and {}: {other:?} and {held:?}", node.id);
+                    return Err(apart(None, text));
+                }
+            }
+        }
+        Ok(Self { nodes, clocks })
+    }
+
+    fn row(&self, node: NodeId, row: &[u8]) -> Option<Bytes> {
+        let disk = &self.nodes[usize::from(node.0) - 1].disk;
+        disk.get(Table::Objects, row).ok().flatten()
+    }
+}
+
+impl Checks {
+    /// Whether all is well again; if not, what is missing.
+    pub fn check_converged(&self, nodes: &[SimNode], keys: &Keys, wall_max_ms: u64) -> Result<(), Violation> {
+        let replicas = Replicas::of(nodes, keys)?;
+        self.check_all_known(&replicas, keys)?;
+        let mut contexts: BTreeMap<u32, Context> = BTreeMap::new();
+        for number in 0..keys.len() {
+            let key = keys.get(number);
+            let row = object_key(key.partition, key.bucket.id, &key.bytes);
+            let mut held = key.owners.iter().map(|owner| (*owner, replicas.row(*owner, &row)));
+            let (first, object) = held.next().expect("each key has an owner");
+            let decoded = object.as_ref().and_then(|bytes| Object::decode(bytes).ok());
+            if let Some((other, theirs)) = held.find(|(_, other)| *other != object) {
+                let theirs = theirs.and_then(|bytes| Object::decode(&bytes).ok());
+                let text = format!("{first} holds {decoded:?}, {other} holds {theirs:?}");
+                return Err(apart(Some(number), text));
+            }
+            let clock = replicas.clocks[&(key.partition, first)];
+            if let Some(object) = &decoded {
+                self.check_residue(number, object, clock, &replicas, key.partition)?;
+                contexts.insert(number, object.context().clone());
+            }
+            self.check_outcome(number, &decoded.unwrap_or_default(), clock, wall_max_ms)?;
+        }
+        self.check_acked(|key, event| {
+            let clock = replicas.clocks[&(keys.get(key).partition, keys.get(key).owners[0])];
+            clock.contains(event.dot) || contexts.get(&key).is_some_and(|context| context.covers(event.dot))
+        })?;
+        self.check_no_strangers(nodes, keys)
+    }
+
+    /// What the owners show is what no event that they know of supersedes.
+    fn check_outcome(&self, key: u32, object: &Object, clock: &Clock, wall_max_ms: u64) -> Result<(), Violation> {
+        let history = self.truth.history(key);
+        let erasable_ms = wall_max_ms.saturating_sub(self.clock_drift_max_ms);
+        let known = |e: &Minted| clock.contains(e.dot) || object.context().covers(e.dot) || e.settled_us.is_some();
+        for event in history.events.iter().filter(|event| clock.contains(event.dot)) {
+            let live = !event.delete && !history.superseded(event, known);
+            let may_be_gone = event.expires_ms.is_some_and(|at| at <= erasable_ms);
+            if live != object.shows(event.dot) && !may_be_gone {
+                let text = format!("{} (op {}) should {}be shown", event.dot, event.op, if live { "" } else { "not " });
+                return Err(apart(Some(key), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every event of an actor that still mints is known to all owners.
+    fn check_all_known(&self, replicas: &Replicas, keys: &Keys) -> Result<(), Violation> {
+        for (partition, actor, seq) in self.truth.minted() {
+            let author = &replicas.nodes[usize::from(actor.node().0) - 1];
+            if author.actor != actor {
+                continue; // Its disk was lost, perhaps with events that nobody else had seen.
+            }
+            let owners = keys.layout.preference(partition).map_or(&[][..], |list| list.owners());
+            for owner in owners {
+                let clock = replicas.clocks[&(partition, *owner)];
+                if let Some(missing) = (1..=seq).find(|seq| !clock.contains(Dot(actor, *seq))) {
+                    let text = format!("{owner} never learned of {} in partition {partition}", Dot(actor, missing));
+                    return Err(apart(None, text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A tombstone whose whole context every owner has seen is gone; what holds others back is a lost disk.
+    fn check_residue(
+        &self,
+        key: u32,
+        object: &Object,
+        clock: &Clock,
+        replicas: &Replicas,
+        partition: Partition,
+    ) -> Result<(), Violation> {
+        if !object.is_tombstone() {
+            return Ok(());
+        }
+        let base = clock.base();
+        let unseen = object.context().iter().find(|(actor, seq)| *seq > base.seq(*actor));
+        let held_back = unseen.is_some_and(|(actor, _)| {
+            let author = &replicas.nodes[usize::from(actor.node().0) - 1];
+            author.actor != actor
+        });
+        if held_back {
+            return Ok(());
+        }
+        let text = format!("the tombstone {object:?} of partition {partition} is still there");
+        Err(Violation::new(Property::Residue, Some(key), text))
+    }
+
+    /// No node holds objects of partitions that it does not own.
+    fn check_no_strangers(&self, nodes: &[SimNode], keys: &Keys) -> Result<(), Violation> {
+        for node in nodes {
+            let mut stranger = None;
+            node.disk.each_row(|table, key, _| {
+                let Some((partition, ..)) = parse_object_key(key).filter(|_| table == Table::Objects) else { return };
+                let owned = keys.layout.preference(partition).is_some_and(|list| list.is_owner(node.id));
+                stranger = stranger.or((!owned).then_some(partition));
+            });
+            if let Some(partition) = stranger {
+                return Err(apart(None, format!("{} holds an object of partition {partition}, not its own", node.id)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! What a read shows follows from its context: every event that the context covers and that nothing covered supersedes,
+//! and no other. So no sibling is dropped, and nothing superseded or deleted returns.
+
+use super::truth::{History, Minted};
+use super::{Checks, Property, Violation, lww};
+use crate::sim::keys::Keys;
+use crate::sim::load::{Load, Op};
+use crate::sim::node::SimNode;
+use quorate_node::storage::{Table, log_key};
+use quorate_ring::topology::Conflict;
+use quorate_ring::version::{Context, Dot};
+use quorate_ring::wire::client::{ReadAnswer, Sibling};
+use std::collections::BTreeMap;
+
+/// A read that was answered.
+pub struct ReadSeen<'a> {
+    pub op: &'a Op,
+    pub answer: &'a ReadAnswer,
+    /// When this attempt was sent.
+    pub asked_us: u64,
+    /// The gateway's wall clock when the request came, and when it was answered.
+    pub wall_ms: (Option<u64>, Option<u64>),
+    /// The latest that any wall clock has shown.
+    pub wall_max_ms: u64,
+    pub now_us: u64,
+}
+
+impl ReadSeen<'_> {
+    fn broken(&self, property: Property, text: String) -> Violation {
+        Violation::new(property, Some(self.op.key), format!("op {}: {text}", self.op.number))
+    }
+
+    /// The earliest and the latest that the gateway's wall clock may have shown when it judged what had expired.
+    fn walls(&self) -> (u64, u64) {
+        let (arrived, replied) = (self.wall_ms.0.unwrap_or(0), self.wall_ms.1.unwrap_or(u64::MAX));
+        (arrived.min(replied), arrived.max(replied))
+    }
+}
+
+impl Checks {
+    pub(super) fn check_read(&self, seen: &ReadSeen, load: &Load, keys: &Keys) -> Result<Context, Violation> {
+        let key = keys.get(seen.op.key);
+        let cluster = keys.layout.topology().cluster;
+        let context = seen.answer.context.open(cluster, key.bucket.id, &key.bytes);
+        let context = context.map_err(|why| seen.broken(Property::Wire, why.to_string()))?;
+        let history = self.truth.history(seen.op.key);
+        for sibling in &seen.answer.siblings {
+            shown(seen, history, sibling, &context, load)?;
+        }
+        let erasable_ms = seen.wall_max_ms.saturating_sub(self.clock_drift_max_ms);
+        let known: Vec<&Minted> = history.events.iter().filter(|event| live(history, event, &context)).collect();
+        let maybe_erased = |event: &&Minted| event.expires_ms.is_some_and(|at| at <= erasable_ms);
+        let sure = !known.iter().any(maybe_erased);
+        let known = one_per_op(known);
+        if key.bucket.conflict == Conflict::Lww {
+            lww::check(seen, &known, sure)?;
+        }
+        let (_, wall_latest) = seen.walls();
+        let due: Vec<&&Minted> = match key.bucket.conflict {
+            Conflict::Siblings => known.iter().collect(),
+            Conflict::Lww => known.iter().max_by_key(|event| (event.hlc, event.dot)).into_iter().collect(),
+        };
+        let expired = |event: &&Minted| event.expires_ms.is_some_and(|at| at <= wall_latest);
+        let shows = |dot: Dot| seen.answer.siblings.iter().any(|sibling| sibling.dot == dot);
+        let dropped = due.into_iter().find(|event| !expired(event) && !maybe_erased(event) && !shows(event.dot));
+        match dropped {
+            Some(event) => {
+                let text = format!("{} (op {}) is not shown, and nothing supersedes it", event.dot, event.op);
+                Err(seen.broken(Property::SiblingsKept, text))
+            }
+            None => Ok(context),
+        }
+    }
+
+    /// After a blocking read W owners hold what it found, unless it says who is still being repaired.
+    pub(super) fn check_blocking_repair(
+        &self,
+        seen: &ReadSeen,
+        nodes: &[SimNode],
+        keys: &Keys,
+    ) -> Result<(), Violation> {
+        let (key, answer) = (keys.get(seen.op.key), seen.answer);
+        if !seen.op.blocking || !answer.repairing.is_empty() || answer.short || self.asynchronous {
+            return Ok(());
+        }
+        let history = self.truth.history(seen.op.key);
+        let lost = |node: usize| self.lost_us[node].is_some_and(|at| at >= seen.asked_us);
+        for sibling in &answer.siblings {
+            let row = log_key(key.partition, sibling.dot);
+            let holds = |index: usize| {
+                let node = &nodes[index];
+                lost(index)
+                    || node.disk.durable(Table::Log, &row).is_some()
+                    || super::receipts::below_floor(&node.disk, key.partition, sibling.dot)
+            };
+            let holders = answer.answered.iter().filter(|a| holds(usize::from(a.node.0) - 1)).count();
+            let needed = usize::from(key.bucket.w).min(answer.answered.len());
+            if holders < needed && history.event(sibling.dot).is_some() {
+                let text = format!("{} is held by {holders} of those that answered, not by {needed}", sibling.dot);
+                return Err(seen.broken(Property::Repairs, text));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value that is shown is one that was written, and nothing that the read knows, or every owner knew, supersedes it.
+fn shown(
+    seen: &ReadSeen,
+    history: &History,
+    sibling: &Sibling,
+    context: &Context,
+    load: &Load,
+) -> Result<(), Violation> {
+    let dot = sibling.dot;
+    let Some(event) = history.event(dot) else {
+        return Err(seen.broken(Property::Released, format!("shows {dot}, which no node has committed")));
+    };
+    let written = load.op(event.op);
+    if sibling.value != written.value || sibling.op_id != written.op_id() || event.delete {
+        return Err(seen.broken(Property::OneWrite, format!("{dot} is not what op {} wrote", event.op)));
+    }
+    let twice = seen.answer.siblings.iter().filter(|other| other.op_id == sibling.op_id).count();
+    if twice > 1 {
+        return Err(seen.broken(Property::OneWrite, format!("shows {twice} values of op {}", event.op)));
+    }
+    let (wall_earliest, _) = seen.walls();
+    if event.expires_ms.is_some_and(|at| at <= wall_earliest) {
+        return Err(seen.broken(Property::NothingReturns, format!("shows {dot}, which has expired")));
+    }
+    let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some_and(|at| at < seen.asked_us);
+    if history.superseded(event, known) {
+        return Err(seen.broken(Property::NothingReturns, format!("shows {dot} (op {}), superseded", event.op)));
+    }
+    Ok(())
+}
+
+/// Whether an event is covered, and nothing that is covered, or that every owner has seen, supersedes it.
+fn live(history: &History, event: &Minted, context: &Context) -> bool {
+    let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some();
+    !event.delete && context.covers(event.dot) && !history.superseded(event, known)
+}
+
+/// Two live events of one op id, minted by two coordinators, are one in answers: the larger dot.
+fn one_per_op(live: Vec<&Minted>) -> Vec<&Minted> {
+    let mut by_op: BTreeMap<u32, &Minted> = BTreeMap::new();
+    for event in live {
+        let shown = by_op.entry(event.op).or_insert(event);
+        if event.dot > shown.dot {
+            *shown = event;
+        }
+    }
+    by_op.into_values().collect()
+}

@@ -1,0 +1,268 @@
+//! A shard drains its inbox: events are handled, one batch is committed, then the effects are carried out. A node may
+//! die at every step.
+
+use super::disk::Batch;
+use super::node::{Committing, Death, Point};
+use super::world::{Happening, ShardRef, World};
+use crate::checks::{Commit, Property, Violation, enters_dots};
+use quorate_node::kernel::{Effect, Now};
+use quorate_node::storage::Table;
+
+/// Operations beside those of clients: handoffs and exchanges have credits of their own.
+const REPAIR_MAX: usize = 512;
+/// How long the handling of one event takes.
+const HANDLING_US: u64 = 8;
+
+impl World {
+    pub fn drain(&mut self, at: ShardRef) -> Result<(), Violation> {
+        let node = &mut self.nodes[at.node];
+        if !node.running || node.incarnation != at.incarnation {
+            return Ok(());
+        }
+        let shard = &mut node.shards[usize::from(at.shard)];
+        if node.paused_until_us > self.now_us {
+            self.heap.push(node.paused_until_us, Happening::Drain(at));
+            return Ok(());
+        }
+        shard.called = false;
+        let count = shard.inbox.len().min(self.options.drain_max);
+        let now = node.clock.now(self.now_us);
+        self.wall_max_ms = self.wall_max_ms.max(now.wall_ms);
+        let mut effects = Vec::new();
+        for _ in 0..count {
+            let Some((bytes, event)) = shard.inbox.pop_front() else { break };
+            shard.inbox_bytes -= bytes;
+            if let Err(error) = shard.kernel.handle(now, event, &mut effects) {
+                return self.disk_failed(at.node, &error.to_string());
+            }
+        }
+        if let Some((Point::BeforeCommit, death)) = node.doomed {
+            self.trace.rare("deaths before a commit");
+            return self.die(at.node, death);
+        }
+        let sync_us = self.rng.between(self.options.fsync_us.0, self.options.fsync_us.1);
+        let slow = if self.nodes[at.node].slow_until_us > self.now_us { 60 } else { 1 };
+        self.commit(at, now, count as u64 * HANDLING_US, sync_us * slow, effects)
+    }
+
+    /// Commits a drain. What it decided on is carried out when the disk has done its part.
+    fn commit(
+        &mut self,
+        at: ShardRef,
+        handled: Now,
+        handled_us: u64,
+        sync_us: u64,
+        mut effects: Vec<Effect>,
+    ) -> Result<(), Violation> {
+        let node = &mut self.nodes[at.node];
+        let shard = &mut node.shards[usize::from(at.shard)];
+        let disk = node.disk.of_shard(at.shard);
+        let (began, clock) = (self.now_us + handled_us, &node.clock);
+        let mut batch = None;
+        let mut after = || -> Now {
+            batch = disk.take_batch();
+            let synced = batch.as_ref().is_some_and(|b: &Batch| b.sync);
+            clock.now(began + if synced { sync_us } else { 0 })
+        };
+        if let Err(error) = shard.kernel.commit(&mut after, &mut effects) {
+            return self.disk_failed(at.node, &error.to_string());
+        }
+        let batch = batch.or_else(|| disk.take_batch());
+        let synced = batch.as_ref().is_some_and(|b| b.sync);
+        let done_us = began + if synced { sync_us } else { 0 };
+        shard.committing = Some(Committing { effects, batch, handled });
+        if let Some((Point::DuringCommit, death)) = node.doomed.filter(|_| synced) {
+            self.trace.rare("deaths during an fsync");
+            return self.die(at.node, death);
+        }
+        self.heap.push(done_us, Happening::Committed(at));
+        Ok(())
+    }
+
+    /// The disk has done its part.
+    pub fn committed(&mut self, at: ShardRef) -> Result<(), Violation> {
+        let node = &mut self.nodes[at.node];
+        if !node.running || node.incarnation != at.incarnation {
+            return Ok(());
+        }
+        if node.paused_until_us > self.now_us {
+            self.heap.push(node.paused_until_us, Happening::Committed(at));
+            return Ok(());
+        }
+        let shard = &mut node.shards[usize::from(at.shard)];
+        let done = shard.committing.take().expect("a commit ends once, in the run in which it began");
+        match &done.batch {
+            Some(batch) if batch.sync => {
+                node.disk.synced(batch.number);
+                node.unsynced.retain(|number| *number > batch.number);
+            }
+            Some(batch) if enters_dots(batch) => node.unsynced.push(batch.number),
+            Some(_) | None => {}
+        }
+        let under_way = shard.kernel.under_way();
+        if under_way > self.options.operations_max + REPAIR_MAX {
+            let text = format!("{} has {under_way} operations under way", node.id);
+            return Err(Violation::new(Property::Bounds, None, text));
+        }
+        let node = &self.nodes[at.node];
+        let commit = Commit {
+            index: at.node,
+            node,
+            kernel: Some(&node.shards[usize::from(at.shard)].kernel),
+            batch: done.batch.as_ref(),
+            effects: &done.effects,
+            handled: done.handled.mono,
+            at_us: self.now_us,
+            wall_max_ms: self.wall_max_ms,
+        };
+        let minted = self.checks.committed(&commit, &self.keys, &self.load)?;
+        for event in minted {
+            self.trace.say(self.now_us, Some(event.key), || event.text);
+        }
+        let dies = self.nodes[at.node].doomed.filter(|(point, _)| *point == Point::AmongEffects);
+        let count = done.effects.len();
+        let carried = dies.filter(|_| count > 1).map_or(count, |_| self.rng.below(count as u64) as usize);
+        for effect in done.effects.into_iter().take(carried) {
+            self.carry_out(at, done.handled.wall_ms, effect)?;
+            if self.nodes[at.node].incarnation != at.incarnation {
+                return Ok(()); // It found that it had forgotten, and started again.
+            }
+        }
+        if let (Some((_, death)), true) = (dies, count > 1) {
+            self.trace.rare("deaths among effects");
+            return self.die(at.node, death);
+        }
+        self.call(at);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, at: ShardRef, wall_ms: u64, effect: Effect) -> Result<(), Violation> {
+        match effect {
+            Effect::ClientReply { to, request, message } => self.reply_to_client(at, to, request, wall_ms, &message),
+            Effect::PeerRequest { to, request, message } => {
+                self.send_request(at.node, usize::from(to.0) - 1, request, &message);
+                Ok(())
+            }
+            Effect::PeerReply { to, request, message } => {
+                self.send_reply(at.node, usize::from(to.0) - 1, request, &message);
+                Ok(())
+            }
+            Effect::Arm { timer, after } => {
+                let wait = self.nodes[at.node].clock.world_us(after) + self.rng.below(100);
+                self.heap.push(self.now_us + wait, Happening::Fired(at, timer));
+                Ok(())
+            }
+            Effect::Amnesia { peer, partition, remembered, known } => {
+                let node = self.nodes[at.node].id;
+                let text = format!(
+                    "{peer} says that {node} has forgotten: {known} of its events of partition {partition} were seen, \
+                     it remembers {remembered}; but its disk lost nothing"
+                );
+                Err(Violation::new(Property::Amnesia, None, text))
+            }
+            Effect::Joined => {
+                self.trace.rare("shards rebuilt");
+                let node = &mut self.nodes[at.node];
+                node.rebuilding[usize::from(at.shard)] = false;
+                let id = node.id;
+                self.trace.say(self.now_us, None, || format!("shard {} of {id} has rebuilt", at.shard));
+                Ok(())
+            }
+            Effect::Measure(measure) => {
+                self.trace.measure(&measure);
+                Ok(())
+            }
+        }
+    }
+
+    /// The disk failed: the process ends. What the failed fsync should have made durable may be there or not.
+    fn disk_failed(&mut self, index: usize, why: &str) -> Result<(), Violation> {
+        let id = self.nodes[index].id;
+        self.trace.rare("disk failures noticed");
+        self.trace.say(self.now_us, None, || format!("{id} stops: {why}"));
+        if why.contains("checksum") {
+            self.die(index, Death::Process)?;
+            return self.replace_disk(index, None);
+        }
+        self.die(index, if why.contains("fsync") { Death::Machine } else { Death::Process })
+    }
+
+    /// A node dies, and starts again after a while.
+    pub fn die(&mut self, index: usize, death: Death) -> Result<(), Violation> {
+        let down_us = self.rng.span(20_000, 2_000_000);
+        self.die_for(index, death, down_us)
+    }
+
+    pub fn die_for(&mut self, index: usize, death: Death, down_us: u64) -> Result<(), Violation> {
+        if !self.nodes[index].running {
+            return Ok(());
+        }
+        let node = &mut self.nodes[index];
+        let (id, unreleased) = (node.id, node.stop());
+        let first_lost = match death {
+            Death::Process => {
+                node.disk.process_died();
+                None
+            }
+            Death::Machine => node.disk.power_cut(&mut self.rng),
+        };
+        self.trace.say(self.now_us, None, || format!("{id} dies ({death:?}); first batch lost: {first_lost:?}"));
+        for drain in &unreleased {
+            let Some(batch) = &drain.batch else { continue };
+            if first_lost.is_some_and(|first| batch.number >= first) {
+                self.trace.rare("batches lost in a power cut");
+                continue;
+            }
+            // Nobody was told, and yet it is there: its writes are of unknown outcome, and they exist.
+            self.survived(index, drain, batch)?;
+        }
+        let lost = |number: u64| first_lost.is_some_and(|first| number >= first);
+        let released = std::mem::take(&mut self.nodes[index].unsynced);
+        if released.into_iter().any(lost) {
+            self.trace.rare("acked at async and lost");
+            self.nodes[index].forgot = true;
+            self.checks.async_lost(index, self.now_us);
+        }
+        self.links_of_stopped(index);
+        self.connections_of_stopped(index);
+        let incarnation = self.nodes[index].incarnation;
+        self.heap.push(self.now_us + down_us, Happening::Start { node: index, incarnation });
+        Ok(())
+    }
+
+    fn survived(&mut self, index: usize, drain: &Committing, batch: &Batch) -> Result<(), Violation> {
+        self.trace.rare("commits that survived their process");
+        let node = &self.nodes[index];
+        let commit = Commit {
+            index,
+            node,
+            kernel: None,
+            batch: Some(batch),
+            effects: &drain.effects,
+            handled: drain.handled.mono,
+            at_us: self.now_us,
+            wall_max_ms: self.wall_max_ms,
+        };
+        for event in self.checks.committed(&commit, &self.keys, &self.load)? {
+            self.trace.say(self.now_us, Some(event.key), || event.text);
+        }
+        Ok(())
+    }
+
+    /// Puts another disk in the place of a node's: an empty one, or an old copy.
+    pub fn replace_disk(&mut self, index: usize, copy: Option<super::disk::Image>) -> Result<(), Violation> {
+        let node = &mut self.nodes[index];
+        let id = node.id;
+        let old = node.disk.clone();
+        node.disk = copy.as_ref().map_or_else(super::disk::SimDisk::default, super::disk::SimDisk::restored);
+        node.forgot = true;
+        (node.copy, node.unsynced) = (None, Vec::new());
+        if old.is_empty(Table::Objects) {
+            self.trace.rare("empty disks lost");
+        }
+        let text = if copy.is_some() { "an old copy takes the place of its disk" } else { "its disk is lost" };
+        self.trace.say(self.now_us, None, || format!("{id}: {text}"));
+        self.checks.disk_lost(index, self.now_us);
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! The nemesis: which fault comes next, to whom, and when it is over.
+
+use super::disk::Trouble;
+use super::faults::Fault;
+use super::node::{Death, Point};
+use super::options::{Options, stream};
+use super::rng::Rng;
+use super::world::{Happening, World};
+use crate::checks::Violation;
+use quorate_node::kernel::Event;
+use quorate_node::storage::Table;
+
+/// Faults that come and go, and how often each is chosen beside the others.
+const CHOICES: &[(Fault, u64)] = &[
+    (Fault::Crash, 10),
+    (Fault::Power, 10),
+    (Fault::Blackout, 1),
+    (Fault::Shutdown, 2),
+    (Fault::Pause, 6),
+    (Fault::Step, 3),
+    (Fault::Eio, 4),
+    (Fault::Full, 2),
+    (Fault::SlowDisk, 4),
+    (Fault::Reserve, 2),
+    (Fault::BitFlip, 1),
+    (Fault::Wipe, 3),
+    (Fault::Restore, 2),
+    (Fault::Break, 6),
+    (Fault::OneWay, 5),
+    (Fault::Halves, 3),
+    (Fault::Isolate, 4),
+    (Fault::Bridge, 2),
+];
+
+/// What ends when a fault is over.
+enum Ends {
+    Cuts(Vec<(usize, usize)>),
+    Reserve(usize),
+    Shutdown { node: usize, incarnation: u32 },
+}
+
+pub struct Nemesis {
+    rng: Rng,
+    every_us: u64,
+    ends: Vec<Option<Ends>>,
+    pub over: bool,
+}
+
+impl Nemesis {
+    pub fn new(options: &Options) -> Self {
+        let rng = Rng::new(options.seed, stream::FAULTS);
+        Self { rng, every_us: options.fault_every_us, ends: Vec::new(), over: false }
+    }
+}
+
+impl World {
+    /// The next fault.
+    pub fn fault(&mut self) -> Result<(), Violation> {
+        if self.nemesis.over {
+            return Ok(());
+        }
+        let every = self.nemesis.every_us;
+        let next = self.now_us + self.nemesis.rng.between(every / 4, every * 2);
+        self.heap.push(next, Happening::Fault);
+        let total: u64 = CHOICES.iter().map(|(_, weight)| weight).sum();
+        let mut draw = self.nemesis.rng.below(total);
+        let chosen = CHOICES.iter().find(|(_, weight)| {
+            let hit = draw < *weight;
+            draw = draw.saturating_sub(*weight);
+            hit
+        });
+        let fault = chosen.map_or(Fault::Crash, |(fault, _)| *fault);
+        let node = self.nemesis.rng.below(self.nodes.len() as u64) as usize;
+        let for_us = self.nemesis.rng.span(5_000, 3_000_000);
+        // Drawn above in any case, so that switching one off leaves the others where they are.
+        if self.options.mask.off(fault) {
+            return Ok(());
+        }
+        self.strike(fault, node, for_us)
+    }
+
+    fn strike(&mut self, fault: Fault, node: usize, for_us: u64) -> Result<(), Violation> {
+        let id = self.nodes[node].id;
+        if !self.nodes[node].running && !matches!(fault, Fault::Wipe | Fault::Restore | Fault::Blackout) {
+            return Ok(());
+        }
+        match fault {
+            Fault::Crash => self.doom(node, Death::Process),
+            Fault::Power => self.doom(node, Death::Machine),
+            Fault::Blackout => self.blackout(),
+            Fault::Shutdown => self.shutdown(node, for_us),
+            Fault::Pause => {
+                self.nodes[node].paused_until_us = self.now_us + for_us;
+                Ok(())
+            }
+            Fault::Step => {
+                let far = *self.nemesis.rng.pick(&[50, 1_000, 30_000, 3_600_000]);
+                let by = self.nemesis.rng.between(0, 2 * far) as i64 - far as i64;
+                self.trace.say(self.now_us, None, || format!("the wall clock of {id} is set by {by} ms"));
+                self.nodes[node].clock.step(by);
+                Ok(())
+            }
+            Fault::Eio => {
+                self.nodes[node].disk.plan(Trouble::FailedSync);
+                Ok(())
+            }
+            Fault::Full => {
+                self.nodes[node].disk.plan(Trouble::Full);
+                Ok(())
+            }
+            Fault::SlowDisk => {
+                self.nodes[node].slow_until_us = self.now_us + for_us;
+                Ok(())
+            }
+            Fault::Reserve => {
+                self.ends_after(for_us, Ends::Reserve(node));
+                self.tell_all(node, &Event::DiskReserve { reached: true })
+            }
+            Fault::BitFlip => self.flip(node),
+            Fault::Wipe => self.wipe(node, for_us),
+            Fault::Restore => self.restore(node, for_us),
+            Fault::Break => {
+                let target = self.other_than(node);
+                self.break_link(super::network::LinkId { dialler: node, target })
+            }
+            Fault::OneWay | Fault::Halves | Fault::Isolate | Fault::Bridge => {
+                self.partition(fault, node, for_us);
+                Ok(())
+            }
+            Fault::Loss
+            | Fault::Repeat
+            | Fault::Delay
+            | Fault::Damage
+            | Fault::Drift
+            | Fault::Gone
+            | Fault::Cancel
+            | Fault::Late => Ok(()),
+        }?;
+        self.trace.fault(fault);
+        self.trace.say(self.now_us, None, || format!("fault: {} at {id}, {} ms", fault.name(), for_us / 1_000));
+        Ok(())
+    }
+
+    /// Now, or at a point of its next drain.
+    fn doom(&mut self, node: usize, death: Death) -> Result<(), Violation> {
+        let points = [Point::BeforeCommit, Point::DuringCommit, Point::AmongEffects];
+        if self.nemesis.rng.chance(4_000) {
+            return self.die(node, death);
+        }
+        self.nodes[node].doomed = Some((*self.nemesis.rng.pick(&points), death));
+        Ok(())
+    }
+
+    fn blackout(&mut self) -> Result<(), Violation> {
+        let down_us = self.nemesis.rng.span(20_000, 1_000_000);
+        (0..self.nodes.len()).try_for_each(|node| self.die_for(node, Death::Machine, down_us))
+    }
+
+    fn shutdown(&mut self, node: usize, for_us: u64) -> Result<(), Violation> {
+        let incarnation = self.nodes[node].incarnation;
+        self.ends_after(for_us.min(500_000), Ends::Shutdown { node, incarnation });
+        self.tell_all(node, &Event::Drain)
+    }
+
+    /// Whether a node may lose its disk: another owner of each of its partitions must keep its own.
+    fn may_lose(&self, node: usize) -> bool {
+        let id = self.nodes[node].id;
+        let sound = |other: &quorate_ring::id::NodeId| {
+            *other != id && !self.nodes[usize::from(other.0) - 1].is_rebuilding()
+        };
+        self.layout.partitions().filter(|(_, list)| list.is_owner(id)).all(|(_, list)| list.owners().iter().any(sound))
+    }
+
+    fn wipe(&mut self, node: usize, for_us: u64) -> Result<(), Violation> {
+        if !self.may_lose(node) {
+            return Ok(());
+        }
+        self.die_for(node, Death::Machine, for_us)?;
+        self.replace_disk(node, None)
+    }
+
+    /// An old copy takes the place of the disk; the first time, the copy is made.
+    fn restore(&mut self, node: usize, for_us: u64) -> Result<(), Violation> {
+        let Some(copy) = self.nodes[node].copy.clone() else {
+            self.nodes[node].copy = Some(self.nodes[node].disk.image());
+            return Ok(());
+        };
+        if !self.may_lose(node) {
+            return Ok(());
+        }
+        self.die_for(node, Death::Machine, for_us)?;
+        self.replace_disk(node, Some(copy))
+    }
+
+    fn flip(&mut self, node: usize) -> Result<(), Violation> {
+        if self.may_lose(node) {
+            let table = *self.nemesis.rng.pick(&[Table::Objects, Table::Log]);
+            self.nodes[node].disk.damage(table, &mut self.nemesis.rng);
+        }
+        Ok(())
+    }
+
+    fn other_than(&mut self, node: usize) -> usize {
+        let count = self.nodes.len() as u64;
+        (node + 1 + self.nemesis.rng.below(count - 1) as usize) % count as usize
+    }
+
+    fn partition(&mut self, fault: Fault, node: usize, for_us: u64) {
+        let count = self.nodes.len();
+        let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).filter(|(a, b)| a != b);
+        let mut order: Vec<usize> = (0..count).collect();
+        self.nemesis.rng.shuffle(&mut order);
+        let half = count / 2;
+        let left = |n: usize| order[..half].contains(&n);
+        let middle = order[half];
+        let cuts: Vec<(usize, usize)> = match fault {
+            Fault::OneWay => vec![(node, self.other_than(node))],
+            Fault::Isolate => pairs.filter(|(a, b)| *a == node || *b == node).collect(),
+            Fault::Bridge => {
+                pairs.filter(|(a, b)| left(*a) != left(*b) && *a != middle && *b != middle).collect()
+            }
+            _ => pairs.filter(|(a, b)| left(*a) != left(*b)).collect(),
+        };
+        for (from, to) in &cuts {
+            self.network.cut(self.now_us, *from, *to);
+            self.links_of_cut(*from, *to);
+        }
+        self.ends_after(for_us, Ends::Cuts(cuts));
+    }
+
+    fn ends_after(&mut self, us: u64, ends: Ends) {
+        let number = self.nemesis.ends.len();
+        self.nemesis.ends.push(Some(ends));
+        self.heap.push(self.now_us + us, Happening::FaultOver(number));
+    }
+
+    pub fn fault_over(&mut self, number: usize) -> Result<(), Violation> {
+        match self.nemesis.ends[number].take() {
+            Some(Ends::Cuts(cuts)) => {
+                cuts.into_iter().for_each(|(from, to)| self.network.mend(from, to));
+                Ok(())
+            }
+            Some(Ends::Reserve(node)) => self.tell_all(node, &Event::DiskReserve { reached: false }),
+            Some(Ends::Shutdown { node, incarnation }) if self.nodes[node].incarnation == incarnation => {
+                self.die(node, Death::Process)
+            }
+            Some(Ends::Shutdown { .. }) | None => Ok(()),
+        }
+    }
+
+    /// From now on nothing bad happens any more.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.nemesis.over = true;
+        self.trace.say(self.now_us, None, || "the faults are over".to_string());
+        for number in 0..self.nemesis.ends.len() {
+            self.fault_over(number)?;
+        }
+        self.network.calm();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.mend();
+            self.nodes[node].doomed = None;
+            self.nodes[node].paused_until_us = 0;
+            self.nodes[node].slow_until_us = 0;
+            if !self.nodes[node].running {
+                let incarnation = self.nodes[node].incarnation;
+                self.heap.push(self.now_us + 1, Happening::Start { node, incarnation });
+            }
+        }
+        let links: Vec<_> = self.network.each_link().collect();
+        links.into_iter().for_each(|link| self.look_at(link, self.now_us + 1_000));
+        Ok(())
+    }
+}
