@@ -18,6 +18,8 @@ use std::ops::Bound;
 
 /// Log entries read at a time.
 const LOG_PAGE_BYTES: usize = 256 * 1024;
+/// Own objects read at a time, while a page of a full sync is compared with them.
+const OBJECT_PAGE_BYTES: usize = 1024 * 1024;
 /// Dots handed over in one page of a pull.
 const PULLED_DOTS_MAX: usize = 4096;
 
@@ -26,8 +28,10 @@ const PULLED_DOTS_MAX: usize = 4096;
 pub struct Collected {
     /// Objects erased.
     pub erased: u32,
-    /// Log entries and objects looked at.
-    pub rows: usize,
+    /// Log entries below the new floor.
+    pub cut: usize,
+    /// Objects looked at.
+    pub looked_at: usize,
 }
 
 impl Replica {
@@ -123,20 +127,7 @@ impl Replica {
         for (place, object) in &theirs {
             self.merge(store, place, object, &[])?;
         }
-        let absent = Object::default();
-        for (key, record) in self.objects_behind(store, from.as_ref(), upto.as_ref(), usize::MAX)? {
-            let Some((_, bucket, key)) = parse_object_key(&key) else { continue };
-            let place = Place { bucket, key };
-            let mut mine = Object::decode(&record).map_err(corrupt_record)?;
-            let before = mine.siblings().len();
-            mine.drop_superseded(&clock, theirs.get(&place).unwrap_or(&absent));
-            if mine.siblings().len() != before {
-                self.stage(store, &place, &mine);
-                if mine.is_tombstone() {
-                    self.erasable.entry(place).or_default();
-                }
-            }
-        }
+        self.drop_superseded(store, (from, upto), &clock, &theirs)?;
         if !page.done {
             self.syncs.get_mut(&source).expect("it was put there above").cursor = last;
             return Ok(false);
@@ -144,6 +135,38 @@ impl Replica {
         self.syncs.remove(&source);
         self.adopt(store, &base)?;
         Ok(true)
+    }
+
+    /// Behind the first place, up to the second: drops own siblings that the source of a full sync has seen and no
+    /// longer shows.
+    fn drop_superseded<S: Storage>(
+        &mut self,
+        store: &mut Staged<S>,
+        (mut from, upto): (Option<Place>, Option<Place>),
+        clock: &Clock,
+        theirs: &BTreeMap<Place, Object>,
+    ) -> Result<(), StorageError> {
+        let absent = Object::default();
+        loop {
+            let rows = self.objects_behind(store, from.as_ref(), upto.as_ref(), OBJECT_PAGE_BYTES)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            for (key, record) in rows {
+                let named = parse_object_key(&key).map(|(_, bucket, key)| Place { bucket, key });
+                let place = named.ok_or_else(|| corrupt("read an object", "its key is short"))?;
+                let mut mine = Object::decode(&record).map_err(corrupt_record)?;
+                let before = mine.siblings().len();
+                mine.drop_superseded(clock, theirs.get(&place).unwrap_or(&absent));
+                if mine.siblings().len() != before {
+                    self.stage(store, &place, &mine);
+                    if mine.is_tombstone() {
+                        self.remind(store, &place, &mine);
+                    }
+                }
+                from = Some(place);
+            }
+        }
     }
 
     /// Everything up to `base` is here now, or superseded: the clock says so, and the log below is no more.
@@ -158,20 +181,27 @@ impl Replica {
             }
         }
         self.stage_floor(store);
+        // What no log entry brings to mind after a restart can now have one: its dots are in the clock.
+        let unnoted = self.erasable.iter().filter(|(_, dots)| dots.is_empty());
+        for place in unnoted.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
+            if let Some(object) = self.stored(store, &place)? {
+                self.remind(store, &place, &object);
+            }
+        }
         Ok(())
     }
 
     /// Cuts the log at the settled base, and erases what is settled there: tombstones whose whole context is settled,
-    /// and content that has expired by every owner's clock. `rows_max` bounds the log entries that one call looks at,
-    /// and the objects; the next call goes on behind.
+    /// and content that has expired by every owner's clock. At most so many log entries are cut, and so many objects
+    /// looked at; the next call goes on behind.
     pub fn collect<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
         settled: &Context,
         expired_ms: u64,
-        rows_max: usize,
+        (cut_max, looks_max): (usize, usize),
     ) -> Result<Collected, StorageError> {
-        let mut left = rows_max;
+        let mut left = cut_max;
         let mut moved = false;
         for (actor, seq) in settled.iter() {
             let floor = self.floor.seq(actor);
@@ -185,8 +215,8 @@ impl Replica {
         if moved {
             self.stage_floor(store);
         }
-        let (erased, looked_at) = self.erase(store, settled, expired_ms, rows_max)?;
-        Ok(Collected { erased, rows: rows_max - left + looked_at })
+        let (erased, looked_at) = self.erase(store, settled, expired_ms, looks_max)?;
+        Ok(Collected { erased, cut: cut_max - left, looked_at })
     }
 
     /// Deletes the log entries `first..=last` of an actor, but keeps those of objects that may be due for erasing.
@@ -220,12 +250,12 @@ impl Replica {
         store: &mut Staged<S>,
         settled: &Context,
         expired_ms: u64,
-        rows_max: usize,
+        looks_max: usize,
     ) -> Result<(u32, usize), StorageError> {
         let mut erased = 0;
         let from = self.erase_from.take().map_or(Bound::Unbounded, Bound::Included);
         let mut places = self.erasable.range((from, Bound::Unbounded)).map(|(place, _)| place.clone());
-        let now: Vec<Place> = places.by_ref().take(rows_max).collect();
+        let now: Vec<Place> = places.by_ref().take(looks_max).collect();
         self.erase_from = places.next();
         let looked_at = now.len();
         for place in now {

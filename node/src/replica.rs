@@ -164,9 +164,22 @@ impl Replica {
             fresh += u32::from(self.enter(store, place, &merged, dot));
         }
         if changed && fresh == 0 && merged.is_tombstone() {
-            self.erasable.entry(place.clone()).or_default(); // No log entry will bring it to mind.
+            self.remind(store, place, &merged); // No new log entry will bring it to mind.
         }
         Ok(fresh)
+    }
+
+    /// Makes sure that a tombstone is looked at until it is erased, also after a restart: by the log entry of an event
+    /// of its key, if one that is known was seen here.
+    pub(crate) fn remind<S: Storage>(&mut self, store: &mut Staged<S>, place: &Place, tombstone: &Object) {
+        let reminders = self.erasable.entry(place.clone()).or_default();
+        let seen = tombstone.past_ops().iter().map(|past| past.dot).rfind(|dot| self.clock.contains(*dot));
+        let Some(dot) = seen else { return };
+        let entry = LogEntry { erasable: true, bucket: place.bucket, key: place.key.clone() };
+        store.stage(Table::Log, log_key(self.partition, dot), Some(entry.encode()));
+        if self.floor.covers(dot) {
+            reminders.insert(dot);
+        }
     }
 
     /// Whether every event that a tombstone knows of was seen here: such a tombstone was collected before, or says

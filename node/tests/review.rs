@@ -202,9 +202,52 @@ fn what_will_expire_late_does_not_keep_tombstones_from_being_erased() {
     replica.mint(&mut store, &deleted, actor, mint).unwrap();
     let settled = replica.clock().base();
     for _ in 0..10 {
-        replica.collect(&mut store, &settled, 0, 4).unwrap();
+        replica.collect(&mut store, &settled, 0, (100, 4)).unwrap();
     }
     assert!(replica.stored(&store, &deleted).unwrap().is_none());
+}
+
+#[test]
+fn a_tombstone_that_was_copied_is_erased_also_after_a_restart() {
+    let partition = Partition { n: 3, index: 0 };
+    let place = Place { bucket: BucketId(1), key: Bytes::from_static(b"k") };
+    let (theirs, ours) = (ActorId::new(NodeId(1), 1), ActorId::new(NodeId(2), 1));
+    let mut source_store = Staged::new(MemoryStorage::new());
+    let mut source = Replica::load(&source_store, partition).unwrap();
+    let mint = Mint { op_id: OpId([1; 16]), hlc: Hlc(1), seen: Context::new(), content: None };
+    source.mint(&mut source_store, &place, theirs, mint).unwrap();
+    let mut store = Staged::new(MemoryStorage::new());
+    let mut replica = Replica::load(&store, partition).unwrap();
+    let page = source.sync_page(&source_store, theirs, None, 1 << 20).unwrap();
+    assert!(replica.take_sync_page(&mut store, NodeId(1), &page).unwrap());
+    store.commit(true).unwrap();
+    let mut replica = Replica::load(&store, partition).unwrap();
+    assert!(replica.stored(&store, &place).unwrap().is_some() && replica.clock().max(ours) == 0);
+    let settled = replica.clock().base();
+    replica.collect(&mut store, &settled, 0, (100, 100)).unwrap();
+    assert!(replica.stored(&store, &place).unwrap().is_none(), "nothing brought it to mind");
+}
+
+#[test]
+fn what_all_owners_write_apart_fits_into_a_frame_together() {
+    let mut world = World::new(5);
+    let megabyte = || Change::Put { value: Bytes::from(vec![b'x'; 1024 * 1024]), expires_ms: None };
+    world.hold = |_, event| matches!(event, Event::PeerRequest { .. });
+    let all: Vec<u16> = (1..=5).collect();
+    for (number, via) in all.iter().flat_map(|via| (0..12u8).map(move |n| (n, *via))) {
+        let op = OpId([via as u8 * 16 + number; 16]);
+        let put = WriteRequest { bucket: BucketId(5), op_id: op, change: megabyte(), ..with_one("k", 0) };
+        world.ask(via, ClientRequest::Write(put));
+    }
+    world.release();
+    // A delete that has seen nothing sends them all on.
+    world.put(1, WriteRequest { bucket: BucketId(5), change: Change::Delete, ..with_one("k", 255) });
+    let largest = world.sent.iter().map(|(_, _, message)| {
+        let mut frame = Vec::new();
+        message.write(1, &mut frame); // Panics over the limit.
+        frame.len()
+    });
+    assert!(largest.max().unwrap() > 20 * 1024 * 1024);
 }
 
 #[test]

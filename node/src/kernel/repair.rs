@@ -19,8 +19,10 @@ const PAGE_BYTES: u32 = 256 * 1024;
 const PULL_AFTER: Duration = Duration::from_secs(1);
 /// A page that does not come within this is asked for again.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
-/// Log entries and objects looked at in one tick, over all partitions.
-const COLLECTED_MAX: usize = 4_096;
+/// Log entries cut in one tick, over all partitions.
+const CUT_MAX: usize = 16_384;
+/// Objects looked at in one tick, whether they may be erased, over all partitions.
+const LOOKED_AT_MAX: usize = 4_096;
 
 /// What one replica and one peer have to settle.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -174,8 +176,14 @@ impl<S: Storage> Kernel<S> {
         };
         if more {
             self.ask_page(now, peer, partition, exchange, effects);
-        } else {
-            self.repair.under_way.remove(&(peer, partition));
+            return Ok(());
+        }
+        self.repair.under_way.remove(&(peer, partition));
+        // The credit goes to whoever is next, without waiting for a tick. What failed waits for its turn.
+        if !self.config.rebuilding {
+            self.ask_what_is_due(now, effects);
+        } else if !self.forgotten && self.repair.synced.contains(&(peer, partition)) {
+            self.rebuild(now, effects);
         }
         Ok(())
     }
@@ -245,12 +253,16 @@ impl<S: Storage> Kernel<S> {
         Ok(Ok(PeerReply::Pulled(page)))
     }
 
-    /// Answers a peer that copies a partition, also while this node rebuilds.
+    /// Answers a peer that copies a partition, also while this node rebuilds. One that has forgotten says nothing more
+    /// under its actor: it may have said more before, and the copy would go on from there.
     pub(super) fn synced_by(&self, sync: &SyncRequest) -> Result<Result<PeerReply, Refusal>, StorageError> {
         if let Err(refusal) = check_epoch(&self.layout, sync.epoch) {
             return Ok(Err(refusal));
         }
         let Some(replica) = self.replicas.get(&sync.partition) else { return Ok(Err(Refusal::NotOwner)) };
+        if self.forgotten {
+            return Ok(Err(Refusal::NotReady));
+        }
         let after = sync.after.as_ref().map(|(bucket, key)| Place { bucket: *bucket, key: key.clone() });
         let bytes_max = sync.bytes_max.clamp(1, PAGE_BYTES) as usize;
         let page = replica.sync_page(&self.store, self.config.actor, after.as_ref(), bytes_max)?;
@@ -265,9 +277,9 @@ impl<S: Storage> Kernel<S> {
             None => self.replicas.keys().copied().collect(),
         };
         let wall_ms = now.wall_ms.saturating_sub(self.config.clock_drift_max.as_millis() as u64);
-        let mut left = COLLECTED_MAX;
+        let (mut cut_left, mut looks_left) = (CUT_MAX, LOOKED_AT_MAX);
         for partition in partitions {
-            if left == 0 {
+            if cut_left == 0 || looks_left == 0 {
                 self.repair.collect_from = Some(partition);
                 break;
             }
@@ -276,8 +288,9 @@ impl<S: Storage> Kernel<S> {
             let settled = self.clocks.settled(self.config.node, owners, partition, replica.clock());
             // Content is erased once it has expired by the clock of every owner: one of them may have jumped ahead.
             let expired_ms = wall_ms.min(self.clocks.earliest_wall(self.config.node, owners));
-            let collected = replica.collect(&mut self.store, &settled, expired_ms, left)?;
-            left = left.saturating_sub(collected.rows);
+            let collected = replica.collect(&mut self.store, &settled, expired_ms, (cut_left, looks_left))?;
+            cut_left = cut_left.saturating_sub(collected.cut);
+            looks_left = looks_left.saturating_sub(collected.looked_at);
             if collected.erased > 0 {
                 effects.push(Effect::Measure(Measure::Erased { objects: collected.erased }));
             }

@@ -12,15 +12,17 @@ use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::topology::{Durability, QuorumKind};
 use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc, Object, SIBLINGS_MAX, TokenError};
-use quorate_ring::wire::OBJECT_BYTES_MAX;
 use quorate_ring::wire::client::{Change, ClientReply, Supersede, WriteRequest};
 use quorate_ring::wire::failure::{Doubt, Refusal};
 use quorate_ring::wire::peer::{Coordinate, PeerReply, PeerRequest};
+use quorate_ring::wire::{FRAME_BYTES_MAX, OBJECT_BYTES_MAX};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How far ahead the mark of given timestamps is kept in the store, so that it is seldom written.
 const HLC_MARK_AHEAD_MS: u64 = 1_000;
+/// Of a frame, for all that is in it beside the values of one object.
+const FRAME_BYTES_SPARE: usize = 2 * 1024 * 1024;
 
 impl<S: Storage> Kernel<S> {
     /// A put or delete arrives, from a client or from a gateway that is no owner.
@@ -147,7 +149,7 @@ impl<S: Storage> Kernel<S> {
                     let why = "it covers writes that were never made".to_string();
                     return self.refuse_write(now, origin, TokenError::Malformed(why).into(), effects);
                 }
-                if let Err(refusal) = check_size(&stored, &seen, &change) {
+                if let Err(refusal) = check_size(&stored, &seen, &change, plan.route.partition.n) {
                     return self.refuse_write(now, origin, refusal, effects);
                 }
                 let hlc = self.next_hlc(now, hlc, stored.hlc_max(), effects);
@@ -365,8 +367,9 @@ impl<S: Storage> Kernel<S> {
     }
 }
 
-/// Refuses a write that would leave too many siblings, or too large an object.
-fn check_size(stored: &Object, seen: &Context, change: &Change) -> Result<(), Refusal> {
+/// Refuses a write that would leave too many siblings, or too large an object. Merges are never refused, so what all
+/// `n` owners could write apart from each other has to fit into a frame together.
+fn check_size(stored: &Object, seen: &Context, change: &Change, n: u8) -> Result<(), Refusal> {
     let Change::Put { value, .. } = change else { return Ok(()) };
     let left = stored.left_by(seen);
     if left + 1 > SIBLINGS_MAX {
@@ -374,8 +377,9 @@ fn check_size(stored: &Object, seen: &Context, change: &Change) -> Result<(), Re
     }
     let kept = stored.siblings().iter().filter(|(dot, _)| !seen.covers(*dot));
     let length = value.len() + kept.map(|(_, content)| content.value.len()).sum::<usize>();
-    if length > OBJECT_BYTES_MAX {
-        return Err(Refusal::ObjectLength { length: length as u64, limit: OBJECT_BYTES_MAX as u64 });
+    let limit = OBJECT_BYTES_MAX.min((FRAME_BYTES_MAX - FRAME_BYTES_SPARE) / usize::from(n));
+    if length > limit {
+        return Err(Refusal::ObjectLength { length: length as u64, limit: limit as u64 });
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ pub fn layout(nodes: u16) -> Arc<Layout> {
     text += &format!("[[bucket]]\nid = 1\nname = \"default\"\nn = {n}\n");
     text += &format!("[[bucket]]\nid = 2\nname = \"lww\"\nconflict = \"lww\"\nn = {n}\n");
     text += "[[bucket]]\nid = 3\nname = \"single\"\nn = 1\n[[bucket]]\nid = 4\nname = \"pair\"\nn = 2\n";
+    text += &format!("[[bucket]]\nid = 5\nname = \"all\"\nn = {nodes}\n");
     Arc::new(Layout::new(Arc::new(Topology::parse(&text).unwrap())).unwrap())
 }
 

@@ -54,7 +54,7 @@ impl SeqSet {
     }
 
     pub fn insert(&mut self, seq: u64) {
-        if seq == self.base + 1 && self.runs.is_empty() {
+        if seq.checked_sub(1) == Some(self.base) && self.runs.is_empty() {
             self.base = seq; // The common case: writes arrive in order.
         } else if seq > 0 {
             self.insert_run(seq, seq);
@@ -182,7 +182,8 @@ impl Clock {
 
     /// Lag: how many dots of `self` are missing in `other`. Exact.
     pub fn lag(&self, other: &Clock) -> u64 {
-        self.missing_in(other).iter().map(|(_, first, last)| last - first + 1).sum()
+        // Clocks of peers come from outside: no sum of theirs overflows.
+        self.missing_in(other).iter().fold(0, |sum: u64, (_, first, last)| sum.saturating_add(last - first + 1))
     }
 }
 
@@ -231,5 +232,12 @@ mod tests {
         set.insert_run(u64::MAX - 1, u64::MAX);
         set.insert(u64::MAX);
         assert!(set.contains(u64::MAX) && set.count() == 2);
+        set.insert_run(1, u64::MAX);
+        set.insert(u64::MAX);
+        assert_eq!((set.base(), set.count()), (u64::MAX, u64::MAX));
+        let mut clock = Clock::new();
+        clock.union_actor(ActorId(1), &set);
+        clock.union_actor(ActorId(2), &set);
+        assert_eq!(clock.lag(&Clock::new()), u64::MAX);
     }
 }
