@@ -46,6 +46,14 @@ impl Plane {
         }
     }
 
+    /// What a round trip is taken to be before one was measured: after three of it a first datagram is sent again.
+    fn initial_rtt(self) -> Duration {
+        match self {
+            Plane::Client => Duration::from_millis(333),
+            Plane::Peer => Duration::from_millis(50),
+        }
+    }
+
     fn idle_timeout(self) -> Duration {
         match self {
             Plane::Client => Duration::from_secs(30),
@@ -114,6 +122,7 @@ fn transport(plane: Plane, lanes: u32) -> TransportConfig {
         .stream_receive_window(window)
         .send_window(plane.send_window())
         .datagram_receive_buffer_size(None)
+        .initial_rtt(plane.initial_rtt())
         .crypto_buffer_size(CRYPTO_BYTES_MAX)
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(plane.keep_alive()));

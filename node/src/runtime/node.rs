@@ -21,7 +21,6 @@ use crate::metrics::Metrics;
 use crate::storage::StorageError;
 use metrics_exporter_prometheus::BuildError;
 use quinn::{Endpoint, VarInt};
-use quorate_ring::topology::Durability;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -99,7 +98,6 @@ pub fn with_claim<T>(
         cluster: topology.cluster,
         random: machine::random()?,
         boot: &boot,
-        writes_async: topology.buckets.iter().any(|bucket| bucket.durability == Durability::Async),
         cache_bytes: config.block_cache_bytes as usize,
     };
     Ok(with(claim)?)
@@ -211,7 +209,9 @@ struct Node {
     exchange: Arc<Exchange>,
     endpoints: [Endpoint; 2],
     doors: [(Plane, Arc<Door>); 2],
-    tasks: JoinSet<()>,
+    /// Dials the other nodes; ended before the endpoints are, so that nothing is dialled on the way out.
+    dialling: JoinSet<()>,
+    serving: JoinSet<()>,
     joined: BTreeSet<u8>,
     reserve_reached: bool,
 }
@@ -242,12 +242,12 @@ impl Node {
         let nodes = &config.layout.topology().nodes;
         let client_door = Door::new(config.client_connections_max, CLIENT_CONNECTIONS_PER_IP_MAX);
         let peer_door = Door::new(4 * nodes.len() + 16, 4 * nodes.len() + 16);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(admin::serve(listener, exchange.clone()));
-        tasks.spawn(accept(clients.clone(), Plane::Client, client_door.clone(), exchange.clone(), clients::serve));
-        tasks.spawn(accept(peer.clone(), Plane::Peer, peer_door.clone(), exchange.clone(), peers::serve));
+        let (mut serving, mut dialling) = (JoinSet::new(), JoinSet::new());
+        serving.spawn(admin::serve(listener, exchange.clone()));
+        serving.spawn(accept(clients.clone(), Plane::Client, client_door.clone(), exchange.clone(), clients::serve));
+        serving.spawn(accept(peer.clone(), Plane::Peer, peer_door.clone(), exchange.clone(), peers::serve));
         for other in nodes.iter().filter(|other| other.id != config.node.id) {
-            tasks.spawn(peers::keep_dialling(exchange.clone(), peer.clone(), other.clone()));
+            dialling.spawn(peers::keep_dialling(exchange.clone(), peer.clone(), other.clone()));
         }
         Ok(Self {
             opened,
@@ -256,7 +256,8 @@ impl Node {
             exchange,
             endpoints: [clients, peer],
             doors: [(Plane::Client, client_door), (Plane::Peer, peer_door)],
-            tasks,
+            dialling,
+            serving,
             joined: BTreeSet::new(),
             reserve_reached: false,
         })
@@ -375,12 +376,13 @@ impl Node {
 
     /// Closes every connection, with a reason.
     async fn leave(&mut self, reason: &str) {
+        self.dialling.shutdown().await;
         for endpoint in &self.endpoints {
             endpoint.close(VarInt::from_u32(CloseCode::ShuttingDown as u32), reason.as_bytes());
         }
         let [clients, peers] = &self.endpoints;
         let _late = timeout(GOODBYE_TIME_MAX, async { tokio::join!(clients.wait_idle(), peers.wait_idle()) }).await;
-        self.tasks.shutdown().await;
+        self.serving.shutdown().await;
     }
 
     async fn stop_shards(&mut self) {
