@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 const FILE: &str = "identity.toml";
 const DATABASE: &str = "db";
-/// There while the node runs; says under which boot of the machine, and whether writes may be without fsync.
+/// There while the node runs; says under which boot of the machine.
 const RUNNING: &str = "running.toml";
 const FORMAT: u32 = 1;
 
@@ -50,8 +50,6 @@ pub struct Claim<'a> {
     pub random: u64,
     /// The id of this boot of the machine.
     pub boot: &'a str,
-    /// Some bucket allows writes that are not fsynced.
-    pub writes_async: bool,
     pub cache_bytes: usize,
 }
 
@@ -94,7 +92,6 @@ struct Record {
 #[derive(Serialize, Deserialize)]
 struct Running {
     boot: String,
-    writes_async: bool,
 }
 
 /// Makes a data folder, explicitly, so that an empty folder is never taken for a new node.
@@ -127,13 +124,19 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
     if let Some(record) = &stored {
         check_claim(folder, record, claim)?;
     }
-    let forgot = why_forgotten(folder, file.as_ref(), stored.as_ref(), claim)?;
+    let unsynced = storage.get(Table::Meta, &MetaKey::Unsynced.encode())?.is_some();
+    let forgot = why_forgotten(folder, (file.as_ref(), stored.as_ref()), unsynced, claim.boot)?;
     let identity = match (&forgot, &stored) {
         (None, Some(record)) => identity(&database, record)?,
         _ => take_actor(folder, &mut storage, claim, true)?,
     };
-    let running = Running { boot: claim.boot.to_string(), writes_async: claim.writes_async };
-    write_file(folder, RUNNING, &toml::to_string(&running).expect("two fields are valid TOML"))?;
+    let running = Running { boot: claim.boot.to_string() };
+    write_file(folder, RUNNING, &toml::to_string(&running).expect("a string is valid TOML"))?;
+    if unsynced {
+        // What was there at the opening is in table files since, fsynced.
+        let key = MetaKey::Unsynced.encode().into();
+        storage.commit(&[Row { table: Table::Meta, key, value: None }], true)?;
+    }
     Ok(Opened { identity, storage, forgot, folder: folder.to_path_buf() })
 }
 
@@ -163,9 +166,9 @@ impl Opened {
 /// Why a folder may have forgotten, if it may.
 fn why_forgotten(
     folder: &Path,
-    file: Option<&Record>,
-    stored: Option<&Record>,
-    claim: Claim<'_>,
+    (file, stored): (Option<&Record>, Option<&Record>),
+    unsynced: bool,
+    boot: &str,
 ) -> Result<Option<String>, IdentityError> {
     let Some(file) = file else { return Ok(Some(format!("{FILE} is missing"))) };
     let Some(stored) = stored else { return Ok(Some("the database is missing, or holds nothing".to_string())) };
@@ -184,8 +187,8 @@ fn why_forgotten(
         Err(cause) => return Err(io_error(&path, cause)),
     };
     // What does not parse was being written when the power went: it says as much as another boot would.
-    let same_boot = toml::from_str::<Running>(&text).is_ok_and(|run| run.boot == claim.boot || !run.writes_async);
-    Ok((!same_boot).then(|| "the machine went down while writes without fsync were allowed".to_string()))
+    let same_boot = toml::from_str::<Running>(&text).is_ok_and(|run| run.boot == boot);
+    Ok((!same_boot && unsynced).then(|| "the machine went down, and not every write was fsynced".to_string()))
 }
 
 fn take_actor(

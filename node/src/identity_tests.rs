@@ -1,9 +1,10 @@
 use super::*;
+use crate::storage::Staged;
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 fn claim(random: u64) -> Claim<'static> {
-    Claim { node: NodeId(1), cluster: CLUSTER, random, boot: "boot 1", writes_async: false, cache_bytes: 1 << 20 }
+    Claim { node: NodeId(1), cluster: CLUSTER, random, boot: "boot 1", cache_bytes: 1 << 20 }
 }
 
 fn made() -> (tempfile::TempDir, PathBuf, Identity) {
@@ -116,17 +117,40 @@ fn a_database_of_an_earlier_actor() {
     );
 }
 
+/// A shard writes an object, and the process is killed.
+fn write_and_die(opened: Opened, sync: bool) {
+    let mut store = Staged::new(opened.storage.clone());
+    store.stage(Table::Objects, Bytes::from_static(b"\x03\x00\x00key"), Some(Bytes::from_static(b"value")));
+    store.commit(sync).unwrap();
+}
+
 #[test]
 fn a_machine_that_went_down_counts_only_where_writes_were_not_fsynced() {
-    for (writes_async, forgets) in [(false, false), (true, true)] {
+    for (sync, forgets) in [(true, false), (false, true)] {
         let (_parent, folder, before) = made();
-        drop(open(&folder, Claim { writes_async, ..claim(2) }).unwrap());
-        let same_boot = open(&folder, Claim { writes_async, ..claim(3) }).unwrap();
+        write_and_die(open(&folder, claim(2)).unwrap(), sync);
+        let same_boot = open(&folder, claim(3)).unwrap();
         assert_eq!(same_boot.identity, before, "a killed process has forgotten nothing");
-        drop(same_boot);
-        let opened = open(&folder, Claim { boot: "boot 2", writes_async, ..claim(4) }).unwrap();
+        write_and_die(same_boot, sync);
+        let opened = open(&folder, Claim { boot: "boot 2", ..claim(4) }).unwrap();
         assert_eq!(opened.forgot.is_some(), forgets);
+        drop(opened);
+        let nothing_written_since = open(&folder, Claim { boot: "boot 3", ..claim(5) }).unwrap();
+        assert_eq!(nothing_written_since.forgot, None);
     }
+}
+
+#[test]
+fn an_end_in_order_forgets_nothing_whatever_was_written() {
+    let (_parent, folder, before) = made();
+    let opened = open(&folder, claim(2)).unwrap();
+    let mut store = Staged::new(opened.storage.clone());
+    store.stage(Table::Objects, Bytes::from_static(b"\x03\x00\x00key"), Some(Bytes::from_static(b"value")));
+    store.commit(false).unwrap();
+    drop(store);
+    opened.close().unwrap();
+    let opened = open(&folder, Claim { boot: "boot 2", ..claim(4) }).unwrap();
+    assert_eq!((opened.identity, opened.forgot), (before, None));
 }
 
 #[test]

@@ -196,6 +196,8 @@ pub enum MetaKey {
     HlcMark { shard: u8 },
     /// The newest topology that this node has met.
     Topology,
+    /// There once writes were committed without fsync, until the next start finds that none were lost.
+    Unsynced,
     /// Below it the log of a partition is cut.
     Floor(Partition),
 }
@@ -205,12 +207,14 @@ impl MetaKey {
     const HLC_MARK: u8 = 2;
     const TOPOLOGY: u8 = 3;
     const FLOOR: u8 = 4;
+    const UNSYNCED: u8 = 5;
 
     pub fn encode(self) -> Vec<u8> {
         match self {
             MetaKey::Identity => vec![Self::IDENTITY],
             MetaKey::HlcMark { shard } => vec![Self::HLC_MARK, shard],
             MetaKey::Topology => vec![Self::TOPOLOGY],
+            MetaKey::Unsynced => vec![Self::UNSYNCED],
             MetaKey::Floor(partition) => {
                 let mut bytes = vec![Self::FLOOR];
                 put_partition(&mut bytes, partition);
@@ -246,6 +250,7 @@ mod tests {
         assert_eq!(MetaKey::Identity.encode(), [1]);
         assert_eq!(MetaKey::HlcMark { shard: 7 }.encode(), [2, 7]);
         assert_eq!(MetaKey::Topology.encode(), [3]);
+        assert_eq!(MetaKey::Unsynced.encode(), [5]);
         assert_eq!(MetaKey::Floor(PARTITION).encode(), [4, 3, 1, 2]);
     }
 

@@ -1,6 +1,6 @@
 //! A batch under construction: reads see its rows as if they were committed.
 
-use super::{Read, Row, Rows, Storage, StorageError, Table};
+use super::{MetaKey, Read, Row, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,12 +17,14 @@ pub struct Staged<S> {
     batches: [Batch; Table::ALL.len()],
     /// Whether anything was committed through here since the last fsync.
     unsynced: bool,
+    /// Whether the meta table says, durably, that a power cut may take writes.
+    noted: bool,
 }
 
 impl<S: Storage> Staged<S> {
     /// `inner` must hold nothing that a power cut could take: so it is when it was just opened.
     pub fn new(inner: S) -> Self {
-        Self { inner, batches: Default::default(), unsynced: false }
+        Self { inner, batches: Default::default(), unsynced: false, noted: false }
     }
 
     /// Adds a row to the batch, in place of an earlier one of the same key. `None` deletes.
@@ -40,8 +42,12 @@ impl<S: Storage> Staged<S> {
     /// With `sync` everything that was ever committed through here is fsynced when this returns, also when nothing
     /// is staged: a retry at `sync` of a write that was made at `async` has no rows of its own. Costs nothing when
     /// there is nothing to do. After an error the batch is gone and the node has to stop.
+    ///
+    /// The first rows that go without fsync are fsynced all the same, together with `MetaKey::Unsynced`: a machine that
+    /// went down has forgotten something only if that row is there. Rows deleted count for nothing, as what deletes
+    /// them (collection, handoff) does it again.
     pub fn commit(&mut self, sync: bool) -> Result<(), StorageError> {
-        let rows: Vec<Row> = Table::ALL
+        let mut rows: Vec<Row> = Table::ALL
             .into_iter()
             .flat_map(|table| {
                 let batch = std::mem::take(&mut self.batches[table as usize]);
@@ -51,8 +57,15 @@ impl<S: Storage> Staged<S> {
         if rows.is_empty() && !(sync && self.unsynced) {
             return Ok(());
         }
+        let told = |row: &Row| row.value.is_some() && row.table != Table::Meta;
+        let note = !sync && !self.noted && rows.iter().any(told);
+        if note {
+            rows.push(Row { table: Table::Meta, key: MetaKey::Unsynced.encode().into(), value: Some(Bytes::new()) });
+        }
+        let sync = sync || note;
         self.unsynced = true;
         self.inner.commit(&rows, sync)?;
+        self.noted |= note;
         self.unsynced = !sync;
         Ok(())
     }
@@ -149,5 +162,74 @@ impl Merged {
         self.bytes += row.0.len() + row.1.len();
         self.rows.push(row);
         self.bytes >= self.bytes_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    /// Remembers how many rows each commit had, and whether it was fsynced.
+    #[derive(Default)]
+    struct Recorder {
+        memory: MemoryStorage,
+        commits: Vec<(usize, bool)>,
+    }
+
+    impl Read for Recorder {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+            self.memory.get(table, key)
+        }
+
+        fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+            self.memory.scan(table, from, to, bytes_max)
+        }
+    }
+
+    impl Storage for Recorder {
+        fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+            self.commits.push((rows.len(), sync));
+            self.memory.commit(rows, sync)
+        }
+    }
+
+    #[test]
+    fn the_first_rows_without_fsync_are_fsynced_with_a_note_and_a_later_sync_covers_all() {
+        let mut store = Staged::new(Recorder::default());
+        let put = |store: &mut Staged<Recorder>, value: Option<Bytes>, sync| {
+            store.stage(Table::Objects, Bytes::from_static(b"k"), value);
+            store.commit(sync).unwrap();
+        };
+        let noted = |store: &Staged<Recorder>| store.get(Table::Meta, &MetaKey::Unsynced.encode()).unwrap().is_some();
+        store.commit(true).unwrap();
+        store.commit(false).unwrap();
+        put(&mut store, Some(Bytes::from_static(b"1")), true);
+        put(&mut store, None, false);
+        assert!(!noted(&store), "nothing was told to anyone before it was fsynced");
+        put(&mut store, Some(Bytes::from_static(b"2")), false);
+        assert!(noted(&store));
+        put(&mut store, Some(Bytes::from_static(b"3")), false);
+        store.commit(true).unwrap();
+        store.commit(true).unwrap();
+        let expected = [(1, true), (1, false), (2, true), (1, false), (0, true)];
+        assert_eq!(store.inner().commits, expected);
+    }
+
+    #[test]
+    fn a_scan_goes_on_where_a_page_was_deleted_by_the_batch() {
+        let mut store = Staged::new(MemoryStorage::new());
+        let key = |number: u8| Bytes::from(vec![number]);
+        for number in 0..10 {
+            store.stage(Table::Objects, key(number), Some(Bytes::from_static(b"old")));
+        }
+        store.commit(true).unwrap();
+        for number in 0..8 {
+            store.stage(Table::Objects, key(number), None);
+        }
+        store.stage(Table::Objects, key(9), Some(Bytes::from_static(b"new")));
+        let rows = store.scan(Table::Objects, &[0], &[20], 5).unwrap();
+        assert_eq!(rows, [(key(8), Bytes::from_static(b"old")), (key(9), Bytes::from_static(b"new"))]);
+        assert!(store.inner().scan(Table::Objects, &[9], &[20], 100).unwrap()[0].1 == "old", "not committed yet");
     }
 }
