@@ -260,6 +260,15 @@ impl Cluster {
         self.forget(names)
     }
 
+    /// Freezes all of these, and returns once none of them can do anything more.
+    pub fn freeze(&self, names: &[String]) -> Result<(), ClusterError> {
+        for name in names {
+            let frozen = self.process(name)?.freeze();
+            frozen.map_err(|error| ClusterError::Signal { node: name.clone(), error })?;
+        }
+        Ok(())
+    }
+
     pub fn pause(&self, names: &[String]) -> Result<(), ClusterError> {
         self.signal(names, libc::SIGSTOP)
     }

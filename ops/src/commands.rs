@@ -194,14 +194,16 @@ impl Commands {
         println!("{}", cluster::last_lines(&path, lines)?);
         file.seek(SeekFrom::End(0))?;
         let mut more = Vec::new();
-        while follow {
+        if !follow {
+            return Ok(());
+        }
+        loop {
             file.read_to_end(&mut more)?;
             std::io::stdout().write_all(&more)?;
             std::io::stdout().flush()?;
             more.clear();
             std::thread::sleep(LOOK_EVERY);
         }
-        Ok(())
     }
 
     fn crash_rounds(&self, settings: &crash::Settings) -> Result<ExitCode> {

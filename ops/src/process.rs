@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A process that was started here. Numbers are used again, so it is known by number, start and boot together.
@@ -142,6 +143,31 @@ impl Process {
         }
     }
 
+    /// Freezes it, and returns once none of its threads can do anything more: each is stopped, or inside a system call
+    /// from which it will not come back before it is woken.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal(libc::SIGSTOP)?;
+        let end = Instant::now() + FREEZE_LIMIT;
+        while self.doing() != Doing::Gone && !self.is_frozen()? {
+            if Instant::now() >= end {
+                return Err(io::Error::other(format!("process {} does not stop", self.pid)));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    fn is_frozen(&self) -> io::Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            // A thread that is gone by now is quiet enough.
+            let text = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+            if parse_stat(&text).is_some_and(|stat| !matches!(stat.state, 'T' | 'D' | 'Z' | 'X')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Bytes of memory that it holds.
     pub fn resident_bytes(&self) -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?;
@@ -220,6 +246,17 @@ mod tests {
         assert_eq!(process.end(Duration::from_secs(10)).unwrap(), Ended::WhenAsked);
         assert_eq!(process.doing(), Doing::Gone);
         assert_eq!(process.end(Duration::from_secs(10)).unwrap(), Ended::WasGone);
+    }
+
+    #[test]
+    fn a_frozen_one_does_nothing_more() {
+        let (folder, process) = sleeper("while :; do echo up; done");
+        process.freeze().unwrap();
+        let length = || fs::metadata(folder.path().join("out")).unwrap().len();
+        let before = length();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(length(), before);
+        process.kill().unwrap();
     }
 
     #[test]

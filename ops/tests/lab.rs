@@ -1,4 +1,5 @@
 //! A lab from `up` to `destroy`, with the real programs. `cargo build --release` has to have built `quorate-node`.
+#![allow(clippy::unwrap_used)]
 
 use quorate_ops::process::Process;
 use std::fs;
