@@ -261,9 +261,7 @@ impl Replica {
         for place in now {
             let mut object = self.stored(store, &place)?.unwrap_or_default();
             let whole = object.context().iter().all(|(actor, seq)| seq <= settled.seq(actor));
-            let over = whole && object.siblings().iter().any(|(_, content)| content.expired(expired_ms));
-            if over {
-                object.erase_siblings(|content| content.expired(expired_ms));
+            if whole && object.erase_expired(expired_ms) {
                 self.stage(store, &place, &object);
             }
             let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());

@@ -105,6 +105,9 @@ impl<S: Storage> Kernel<S> {
             }
             GetAnswer::DeadlinePassed => return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects),
         };
+        if now.mono >= write.plan.route.deadline {
+            return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects); // The timer is behind the answer.
+        }
         // Events of our own that we do not know of: we have forgotten. A context alone may have been made up by a client.
         for (answered, object) in &found.answers {
             let events = object.siblings().iter().map(|(dot, _)| *dot);

@@ -64,9 +64,12 @@ impl Checks {
             let (first, object) = held.next().expect("each key has an owner");
             let decoded = object.as_ref().and_then(|bytes| Object::decode(bytes).ok());
             if let Some((other, theirs)) = held.find(|(_, other)| *other != object) {
-                let theirs = theirs.and_then(|bytes| Object::decode(&bytes).ok());
-                let text = format!("{first} holds {decoded:?}, {other} holds {theirs:?}");
-                return Err(apart(Some(number), text));
+                let theirs = theirs.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default();
+                let ours = decoded.clone().unwrap_or_default();
+                if ours.siblings() != theirs.siblings() {
+                    let text = format!("{first} holds {ours:?}, {other} holds {theirs:?}");
+                    return Err(apart(Some(number), text));
+                }
             }
             let clock = replicas.clocks[&(key.partition, first)];
             if let Some(object) = &decoded {

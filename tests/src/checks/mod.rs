@@ -15,7 +15,6 @@ mod replica;
 mod truth;
 
 pub use reads::ReadSeen;
-pub use replica::enters_dots;
 pub use truth::Said;
 
 use crate::sim::disk::{Batch, SimDisk};

@@ -1,13 +1,13 @@
 //! What a read shows follows from its context: every event that the context covers and that nothing covered supersedes,
 //! and no other. So no sibling is dropped, and nothing superseded or deleted returns.
 
+use super::receipts::owner_holds;
 use super::truth::{History, Minted};
 use super::{Checks, Property, Violation, lww};
 use crate::sim::keys::Keys;
 use crate::sim::load::{Load, Op};
 use crate::sim::node::SimNode;
-use quorate_node::storage::{Table, log_key};
-use quorate_ring::topology::Conflict;
+use quorate_ring::topology::{Conflict, Durability};
 use quorate_ring::version::{Context, Dot};
 use quorate_ring::wire::client::{ReadAnswer, Sibling};
 use std::collections::BTreeMap;
@@ -86,12 +86,8 @@ impl Checks {
         let history = self.truth.history(seen.op.key);
         let lost = |node: usize| self.lost_us[node].is_some_and(|at| at >= seen.asked_us);
         for sibling in &answer.siblings {
-            let row = log_key(key.partition, sibling.dot);
             let holds = |index: usize| {
-                let node = &nodes[index];
-                lost(index)
-                    || node.disk.durable(Table::Log, &row).is_some()
-                    || super::receipts::below_floor(&node.disk, key.partition, sibling.dot)
+                lost(index) || owner_holds(&nodes[index].disk, Durability::Sync, key, sibling.dot)
             };
             let holders = answer.answered.iter().filter(|a| holds(usize::from(a.node.0) - 1)).count();
             let needed = usize::from(key.bucket.w).min(answer.answered.len());

@@ -5,8 +5,9 @@ use crate::sim::disk::SimDisk;
 use crate::sim::keys::{Key, Keys};
 use crate::sim::load::Op;
 use crate::sim::node::SimNode;
-use quorate_node::storage::{MetaKey, Read, Table, hint_key, log_key};
-use quorate_ring::id::{NodeId, Partition};
+use bytes::Bytes;
+use quorate_node::storage::{MetaKey, Read, Table, hint_key, log_key, object_key};
+use quorate_ring::id::NodeId;
 use quorate_ring::topology::{Durability, QuorumKind};
 use quorate_ring::version::{Context, Dot, HintRecord, Object};
 use quorate_ring::wire::client::{Ack, Receipt, Standing, Uncertain};
@@ -90,15 +91,7 @@ fn distinct(op: &Op, acks: &[Ack], key: &Key) -> Result<usize, Violation> {
 }
 
 fn holds(ack: &Ack, dot: Dot, key: &Key, nodes: &[SimNode]) -> bool {
-    let owner = |node: NodeId| {
-        let disk = &nodes[usize::from(node.0) - 1].disk;
-        let row = log_key(key.partition, dot);
-        let held = match ack.durability {
-            Durability::Sync => disk.durable(Table::Log, &row),
-            Durability::Async => disk.get(Table::Log, &row).ok().flatten(),
-        };
-        held.is_some() || below_floor(disk, key.partition, dot)
-    };
+    let owner = |node: NodeId| owner_holds(&nodes[usize::from(node.0) - 1].disk, ack.durability, key, dot);
     match ack.standing {
         Standing::Owner => owner(ack.node),
         Standing::Fallback { target } => {
@@ -111,8 +104,17 @@ fn holds(ack: &Ack, dot: Dot, key: &Key, nodes: &[SimNode]) -> bool {
     }
 }
 
-/// Whether a replica's log was cut above a dot: all owners have it.
-pub fn below_floor(disk: &SimDisk, partition: Partition, dot: Dot) -> bool {
-    let row = disk.durable(Table::Meta, &MetaKey::Floor(partition).encode());
-    row.and_then(|bytes| Object::decode(&bytes).ok()).is_some_and(|floor| floor.context().covers(dot))
+/// Whether a replica holds an event, or what supersedes it: in its log, below its floor, or by what it knows of the key.
+pub fn owner_holds(disk: &SimDisk, durability: Durability, key: &Key, dot: Dot) -> bool {
+    let row = |table, row: &[u8]| match durability {
+        Durability::Sync => disk.durable(table, row),
+        Durability::Async => disk.get(table, row).ok().flatten(),
+    };
+    let covers = |row: Option<Bytes>| {
+        let object = row.and_then(|bytes| Object::decode(&bytes).ok());
+        object.is_some_and(|object| object.context().covers(dot))
+    };
+    row(Table::Log, &log_key(key.partition, dot)).is_some()
+        || covers(row(Table::Meta, &MetaKey::Floor(key.partition).encode()))
+        || covers(row(Table::Objects, &object_key(key.partition, key.bucket.id, &key.bytes)))
 }

@@ -12,15 +12,10 @@ use quorate_ring::version::{Clock, Object};
 /// One key in so many is looked at when a node starts.
 const OPENED_SAMPLE: u32 = 4;
 
-/// Whether a batch enters dots into a clock.
-pub fn enters_dots(batch: &Batch) -> bool {
-    batch.rows.iter().any(|row| row.table == Table::Log && row.value.is_some())
-}
-
 impl Checks {
     /// Without `async` there is no drain that enters dots and lets go of its effects without an fsync.
     pub(super) fn released(&self, batch: &Batch, commit: &Commit) -> Result<(), Violation> {
-        if batch.sync || self.asynchronous || !enters_dots(batch) || commit.kernel.is_none() {
+        if batch.sync || self.asynchronous || !commit.node.disk.enters_dots(batch) || commit.kernel.is_none() {
             return Ok(());
         }
         let text = format!("{} entered dots and did not wait for an fsync", commit.node.id);

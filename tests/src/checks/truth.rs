@@ -167,10 +167,19 @@ impl Truth {
         keys: &Keys,
         load: &Load,
     ) -> Result<Vec<Said>, Violation> {
-        let own = |touched: &Touched| touched.dots.iter().copied().filter(|dot| dot.actor() == commit.node.actor);
+        let actor = commit.node.actor;
+        let own = |t: &Touched| t.dots.clone().into_iter().filter(move |dot| dot.actor() == actor);
         let mut minted: Vec<(Dot, &Touched)> = touched.iter().flat_map(|t| own(t).map(move |dot| (dot, t))).collect();
         minted.sort_by_key(|(dot, touched)| (touched.partition, *dot));
+        minted.retain(|(dot, touched)| !self.reminds(touched, *dot));
         minted.into_iter().map(|(dot, touched)| self.mint(commit, touched, dot, keys, load)).collect()
+    }
+
+    /// Whether an entry of the log only brings to mind an event that was minted before.
+    fn reminds(&self, touched: &Touched, dot: Dot) -> bool {
+        let Some(event) = self.history(touched.key).event(dot) else { return false };
+        let written = touched.object.as_ref().and_then(Option::as_ref).and_then(|(_, object)| find(object, dot));
+        written.is_none_or(|(op_id, ..)| Op::number_of(op_id) == event.op)
     }
 
     fn mint(

@@ -5,7 +5,8 @@
 
 use super::rng::Rng;
 use bytes::Bytes;
-use quorate_node::storage::{Read, Row, Rows, Storage, StorageError, Table};
+use quorate_node::storage::{MetaKey, Read, Row, Rows, Storage, StorageError, Table, parse_log_key};
+use quorate_ring::version::Object;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -170,6 +171,16 @@ impl SimDisk {
         for table in Table::ALL {
             disk.tables[table as usize].iter().for_each(|(key, value)| look(table, key, value));
         }
+    }
+
+    /// Whether a batch of this disk enters dots into a clock: log entries above the floor.
+    pub fn enters_dots(&self, batch: &Batch) -> bool {
+        let logged = batch.rows.iter().filter(|row| row.table == Table::Log && row.value.is_some());
+        logged.filter_map(|row| parse_log_key(&row.key)).any(|(partition, dot)| {
+            let floor = self.get(Table::Meta, &MetaKey::Floor(partition).encode()).ok().flatten();
+            let floor = floor.and_then(|bytes| Object::decode(&bytes).ok());
+            !floor.is_some_and(|floor| floor.context().covers(dot))
+        })
     }
 
     pub fn is_empty(&self, table: Table) -> bool {

@@ -4,7 +4,7 @@
 use super::disk::Batch;
 use super::node::{Committing, Death, Point};
 use super::world::{Happening, ShardRef, World};
-use crate::checks::{Commit, Property, Violation, enters_dots};
+use crate::checks::{Commit, Property, Violation};
 use quorate_node::kernel::{Effect, Now};
 use quorate_node::storage::Table;
 
@@ -96,7 +96,7 @@ impl World {
                 node.disk.synced(batch.number);
                 node.unsynced.retain(|number| *number > batch.number);
             }
-            Some(batch) if enters_dots(batch) => node.unsynced.push(batch.number),
+            Some(batch) if node.disk.enters_dots(batch) => node.unsynced.push(batch.number),
             Some(_) | None => {}
         }
         let under_way = shard.kernel.under_way();
