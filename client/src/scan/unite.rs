@@ -74,7 +74,8 @@ pub(super) fn step(cursors: &mut [Cursor]) -> Step {
     let (bucket, key) = (least.0, least.1.clone());
     let mut united: Option<Object> = None;
     for cursor in cursors {
-        let next = cursor.records.pop_front_if(|r| r.bucket == bucket && r.key == key);
+        let holds_it = cursor.records.front().is_some_and(|r| r.bucket == bucket && r.key == key);
+        let next = if holds_it { cursor.records.pop_front() } else { None };
         let held = match next.map(|record| Object::decode(&record.object)) {
             Some(Ok(object)) => object,
             Some(Err(cause)) => return Step::Fault { owner: cursor.owner, cause },
