@@ -29,16 +29,31 @@ pub enum LinkError {
     Socket(String),
 }
 
+/// Different causes that are written out; a topology may have a thousand nodes.
+const CAUSES_SHOWN: usize = 3;
+
 /// Nodes that were tried, and why none would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Causes(pub Vec<(NodeId, LinkError)>);
 
 impl fmt::Display for Causes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (node, cause)) in self.0.iter().enumerate() {
-            write!(f, "{}{node}: {cause}", if i == 0 { "" } else { "; " })?;
+        let mut by_cause: Vec<(String, Vec<String>)> = Vec::new();
+        for (node, cause) in &self.0 {
+            let cause = cause.to_string();
+            match by_cause.iter_mut().find(|(text, _)| *text == cause) {
+                Some((_, nodes)) => nodes.push(node.to_string()),
+                None => by_cause.push((cause, vec![node.to_string()])),
+            }
         }
-        Ok(())
+        let shown = by_cause.iter().take(CAUSES_SHOWN).map(|(cause, nodes)| format!("{}: {cause}", nodes.join(", ")));
+        let mut parts: Vec<String> = shown.collect();
+        match by_cause.len() {
+            0 => parts.push("there is none".to_string()),
+            all if all > CAUSES_SHOWN => parts.push(format!("and {} more causes", all - CAUSES_SHOWN)),
+            _ => {}
+        }
+        f.write_str(&parts.join("; "))
     }
 }
 
@@ -136,4 +151,19 @@ pub enum ScanError {
     TooFewOwners { partition: Partition, needed: u8, got: u8, causes: Causes },
     #[error("{node} sent a record that cannot be read: {cause}")]
     Record { node: NodeId, cause: RecordError },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_with_the_same_cause_are_named_together() {
+        let silent = || LinkError::Silent(Duration::from_millis(5));
+        let broken = LinkError::Broken("reset".to_string());
+        let causes = Causes(vec![(NodeId(1), silent()), (NodeId(2), broken), (NodeId(3), silent())]);
+        assert_eq!(causes.to_string(), "node 1, node 3: no answer within 5 ms; node 2: the connection broke: reset");
+        let many = (1..=9).map(|i| (NodeId(i), LinkError::Silent(Duration::from_millis(u64::from(i)))));
+        assert!(Causes(many.collect()).to_string().ends_with("; and 6 more causes"));
+    }
 }

@@ -63,5 +63,5 @@ pub use quorate_ring::version::{ContextToken, Hlc};
 pub use quorate_ring::wire::client::{NodeStatus, ReadAnswer, Receipt, Sibling, Supersede};
 pub use quorate_ring::wire::failure::{Doubt, Refusal};
 pub use scan::{Scan, ScanItem};
-pub use verdict::{Verdict, verdict};
+pub use verdict::{BucketVerdict, Verdict, verdict};
 pub use view::visible;

@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Time for a connection to stand: handshake, stream and greeting.
 pub(crate) const DIAL_MAX: Duration = Duration::from_millis(1_500);
+/// How long to wait for a node's handshake before looking at another as well.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
 const REDIAL_MIN: Duration = Duration::from_millis(100);
 const REDIAL_MAX: Duration = Duration::from_secs(5);
 
@@ -74,7 +76,7 @@ impl Dialer {
 
     /// Tells the nodes that this client is gone, and gives that a moment to leave.
     pub async fn close(&self) {
-        const FAREWELL: Duration = Duration::from_millis(20);
+        const FAREWELL: Duration = Duration::from_millis(5);
         let sockets = self.sockets.lock().expect("nothing panics while it holds this lock").clone();
         for endpoint in sockets.iter().flatten() {
             endpoint.close(quinn::VarInt::from_u32(0), b"");
@@ -91,8 +93,10 @@ pub(crate) fn unexpected(reply: &ClientReply) -> LinkError {
 
 #[derive(Clone)]
 enum State {
-    /// Not wanted so far, or dialled for the first time.
+    /// Not wanted so far.
     Fresh,
+    /// Dialled for the first time, since then.
+    Dialling(Instant),
     Up(Arc<Lane>),
     /// Why the last connection broke, or was not made. Dialled again in the background.
     Down(LinkError),
@@ -115,10 +119,11 @@ impl Link {
         Self { address, state, wanted, _task: task }
     }
 
-    /// Its last connection broke or could not be made, and no other stands.
+    /// There is no connection: the last one broke, or could not be made, or is long in coming.
     pub fn is_down(&self) -> bool {
         match &*self.state.borrow() {
             State::Fresh => false,
+            State::Dialling(since) => since.elapsed() > PATIENCE,
             State::Up(lane) => lane.broken().is_some(),
             State::Down(_) => true,
         }
@@ -136,6 +141,10 @@ impl Link {
             },
             State::Down(cause) if !insist => return Err(cause),
             State::Down(_) | State::Fresh => self.wanted.notify_one(),
+            State::Dialling(since) if !insist && since.elapsed() > PATIENCE => {
+                return Err(LinkError::Silent(since.elapsed()));
+            }
+            State::Dialling(_) => {}
         }
         let settled = async {
             loop {
@@ -143,7 +152,7 @@ impl Link {
                     return Err(LinkError::Broken("the client was closed".to_string()));
                 }
                 match state.borrow_and_update().clone() {
-                    State::Fresh => {}
+                    State::Fresh | State::Dialling(_) => {}
                     State::Up(lane) => return Ok(lane),
                     State::Down(cause) => return Err(cause),
                 }
@@ -161,6 +170,7 @@ async fn keep(
     wanted: Arc<Notify>,
 ) {
     wanted.notified().await;
+    state.send_replace(State::Dialling(Instant::now()));
     let mut pause = REDIAL_MIN;
     loop {
         let cause = match dialer.dial(node, address).await {

@@ -2,17 +2,13 @@
 
 use crate::failure::{Causes, Declined, LinkError};
 use crate::lane::Lane;
-use crate::link::{DIAL_MAX, Dialer, Link};
+use crate::link::{DIAL_MAX, Dialer, Link, PATIENCE};
 use quorate_ring::id::{Epoch, NodeId};
 use quorate_ring::placement::Layout;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// How long to wait for one node's handshake before looking at the next as well.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(crate) struct Links {
     dialer: Arc<Dialer>,

@@ -9,7 +9,7 @@ use crate::budget::{backoff, random};
 use crate::client::Client;
 use crate::failure::{Causes, LinkError, ScanError};
 use crate::lane::AskError;
-use crate::link::unexpected;
+use crate::link::{PATIENCE, unexpected};
 use crate::options::ScanOptions;
 use bytes::Bytes;
 use quorate_ring::id::{BucketId, NodeId, Partition};
@@ -19,7 +19,6 @@ use quorate_ring::version::Object;
 use quorate_ring::wire::client::{ClientReply, ClientRequest, ScanPage, ScanRequest};
 use quorate_ring::wire::failure::Refusal;
 use std::collections::VecDeque;
-use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use unite::{Cursor, Step};
 
@@ -166,7 +165,6 @@ impl Scan {
         request: &ClientRequest,
         until: Instant,
     ) -> Result<crate::lane::Pending, LinkError> {
-        const PATIENCE: Duration = Duration::from_millis(500);
         let link = self.client.inner().links.link(owner).map_err(|e| LinkError::Socket(e.to_string()))?;
         let lane = link.lane(PATIENCE, self.round > 0).await?;
         let submitted = tokio::time::timeout_at(until, lane.submit(request)).await;

@@ -213,6 +213,7 @@ fn advice(refusal: &Refusal) -> &'static str {
             "`quorate siblings KEY` shows them, `quorate resolve KEY` ends it"
         }
         Refusal::UnknownBucket { .. } => "`quorate bucket ls` lists the buckets",
+        Refusal::KeyLength { length: 0, .. } => "give the key a name",
         Refusal::KeyLength { .. } | Refusal::ValueLength { .. } => "make it shorter, or divide it over several keys",
         Refusal::WrongCluster { .. } => "check the profile",
         Refusal::Overloaded { .. }

@@ -97,5 +97,6 @@ fn conclude(session: &Session, done: &str, tally: &Tally) {
         0 => String::new(),
         some => format!("; {} of them have more than one value", grouped(some)),
     };
-    eprintln!("{} keys of bucket {} {done}, {NOT_SORTED}{conflicts}", grouped(tally.keys), session.bucket);
+    let keys = if tally.keys == 1 { "key" } else { "keys" };
+    eprintln!("{} {keys} of bucket {} {done}, {NOT_SORTED}{conflicts}", grouped(tally.keys), session.bucket);
 }

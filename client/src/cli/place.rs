@@ -5,7 +5,8 @@ use crate::output::{self, put_bytes, shown_in_line, table};
 use crate::session::Session;
 use crate::value;
 use quorate_client::{Conflict, Durability, Layout, NodeId, QuorumKind};
-use quorate_ring::placement::key_hash;
+use quorate_ring::placement::{PlacementReport, key_hash};
+use quorate_ring::topology::Topology;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// Nodes that take longer to say how they are are shown as `?`.
 pub const PATIENCE: Duration = Duration::from_millis(700);
+/// Up to this, the busiest node's share over the mean counts as even.
+const BALANCED: f64 = 1.05;
 
 pub async fn locate(session: &Session, key: &OsStr) -> Result<(), Failure> {
     let key = value::key(key);
@@ -53,17 +56,31 @@ pub async fn locate(session: &Session, key: &OsStr) -> Result<(), Failure> {
         return output::document(&Value::Object(fields), session.common.output);
     }
     output::line(&format!(
-        "{:?} in bucket {}: hash {hash:016x}, partition {} of {}; its {} owners lie in {} racks (epoch {})",
+        "{:?} in bucket {}: hash {hash:016x}, partition {} of {}; {} (epoch {})",
         shown_in_line(&key, 80),
         bucket.name,
         partition.index,
         layout.topology().partitions,
-        bucket.n,
-        racks.len(),
+        spread(bucket.n, racks.len(), layout.topology()),
         layout.epoch(),
     ))?;
     let cells = rows.into_iter().map(|row| row.to_vec()).collect();
     output::bytes(table(&["NODE", "ROLE", "RACK", "STATE", "ADDRESS"], cells).as_bytes())
+}
+
+/// Over how many racks the owners of a key lie.
+fn spread(n: u8, owner_racks: usize, topology: &Topology) -> String {
+    let mut racks: Vec<&str> = topology.nodes.iter().map(|node| node.rack.as_str()).collect();
+    racks.sort_unstable();
+    racks.dedup();
+    match (usize::from(n), racks.len()) {
+        (1, _) => "it has one owner".to_string(),
+        (owners, _) if owners == owner_racks => format!("its {n} owners lie in {owner_racks} racks"),
+        (owners, racks) if racks < owners => {
+            format!("its {n} owners share {owner_racks} racks, as there are only {racks}")
+        }
+        _ => format!("its {n} owners share {owner_racks} racks"),
+    }
 }
 
 fn row(layout: &Layout, node: NodeId, role: &str, states: &BTreeMap<NodeId, String>) -> [String; 5] {
@@ -82,7 +99,7 @@ pub fn ring(session: &Session) -> Result<(), Failure> {
     let topology = layout.topology();
     let reports: Vec<_> = topology.ns().into_iter().filter_map(|n| layout.report(n)).collect();
     if session.common.output.is_json() {
-        let report = |report: &quorate_ring::placement::PlacementReport| {
+        let report = |report: &PlacementReport| {
             let owned: Map<String, Value> =
                 report.owned.iter().map(|(node, owned)| (output::node_name(&layout, *node), json!(owned))).collect();
             json!({"n": report.n, "owned": owned, "imbalance": report.imbalance, "rack_shared": report.rack_shared})
@@ -113,7 +130,7 @@ pub fn ring(session: &Session) -> Result<(), Failure> {
         topology.cluster
     ))?;
     for report in &reports {
-        output::line(&placement_sentence(report, racks.len(), topology.partitions))?;
+        output::line(&placement_sentence(report, topology))?;
     }
     let mut header = vec!["NODE".to_string(), "RACK".to_string(), "WEIGHT".to_string(), "ADDRESS".to_string()];
     header.extend(reports.iter().map(|report| format!("OWNS (N={})", report.n)));
@@ -127,18 +144,27 @@ pub fn ring(session: &Session) -> Result<(), Failure> {
     output::bytes(table(&header, topology.nodes.iter().enumerate().map(row).collect()).as_bytes())
 }
 
-fn placement_sentence(report: &quorate_ring::placement::PlacementReport, racks: usize, partitions: u16) -> String {
-    let balance = format!("N={}: the busiest node owns {:.3} times its share", report.n, report.imbalance);
+/// Copies of a key go to distinct racks first, and evenly second: what that costs is said here.
+fn placement_sentence(report: &PlacementReport, topology: &Topology) -> String {
+    let mut weights: BTreeMap<&str, u32> = BTreeMap::new();
+    for node in &topology.nodes {
+        *weights.entry(node.rack.as_str()).or_default() += node.weight;
+    }
+    let uneven = weights.values().min() != weights.values().max();
+    let why_uneven = match report.imbalance > BALANCED && uneven && report.n > 1 {
+        true => " (racks come first, and they are of different sizes)",
+        false => "",
+    };
+    let (n, racks) = (report.n, weights.len());
     let shared = match report.rack_shared {
         0 => "the owners of every partition lie in distinct racks".to_string(),
-        some => format!("in {some} of {partitions} partitions two owners share a rack"),
+        some => format!("in {some} of {} partitions two owners share a rack", topology.partitions),
     };
-    let why = if report.rack_shared > 0 && racks < usize::from(report.n) {
-        format!(" (there are fewer than {} racks)", report.n)
-    } else {
-        String::new()
+    let why_shared = match report.rack_shared > 0 && racks < usize::from(n) {
+        true => format!(" (there are only {racks} racks)"),
+        false => String::new(),
     };
-    format!("{balance}; {shared}{why}")
+    format!("N={n}: the busiest node owns {:.3} times its share{why_uneven}; {shared}{why_shared}", report.imbalance)
 }
 
 pub fn buckets(session: &Session) -> Result<(), Failure> {

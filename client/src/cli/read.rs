@@ -75,7 +75,10 @@ fn conflict(key: &[u8], answer: &ReadAnswer) -> Failure {
     let shown = shown_in_line(key, 80);
     Failure::new(Code::Conflict, format!("{} writes of {shown:?} were concurrent", answer.siblings.len()))
         .state("all of them are kept, and all are shown")
-        .advise("`quorate resolve KEY --pick NUMBER` keeps one of them, `quorate resolve KEY --value V` writes another")
+        .advise(format!(
+            "`quorate resolve {shown:?} --pick NUMBER` keeps one of them, `quorate resolve {shown:?} --value V` writes \
+             another"
+        ))
         .detail("context", answer.context.to_string())
 }
 

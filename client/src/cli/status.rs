@@ -5,7 +5,7 @@ use crate::failure::{Code, Failure};
 use crate::output::{self, grouped, names, table};
 use crate::place::PATIENCE;
 use crate::session::load_profile;
-use quorate_client::{Client, ConnectError, Layout, LinkError, NodeId, NodeStatus, Profile, verdict};
+use quorate_client::{BucketVerdict, Client, ConnectError, Layout, LinkError, NodeId, NodeStatus, Profile, verdict};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -68,10 +68,9 @@ fn print(common: &Common, layout: &Layout, answers: &Answers) -> Result<(), Fail
             "verdict": verdict.to_string(),
             "nodes_up": verdict.live,
             "nodes": verdict.nodes,
-            "can_lose": verdict.spare,
-            "can_lose_a_rack": verdict.rack,
+            "can_lose": verdict.spare(),
             "partitions": verdict.partitions,
-            "partitions_failing": verdict.short,
+            "buckets": verdict.buckets.iter().map(bucket_json).collect::<Vec<_>>(),
             "epoch": layout.epoch(),
             "members": answers.iter().map(node).collect::<Vec<_>>(),
         });
@@ -128,6 +127,15 @@ fn row(layout: &Layout, answers: &Answers, id: NodeId, status: &Result<NodeStatu
 fn lag(answers: &Answers, id: NodeId) -> Option<u64> {
     let peers = answers.iter().filter_map(|(_, status)| status.as_ref().ok()).flat_map(|s| &s.peers);
     peers.filter(|p| p.node == id.0).map(|p| p.lag_dots).max()
+}
+
+fn bucket_json(bucket: &BucketVerdict) -> Value {
+    json!({
+        "name": bucket.name,
+        "can_lose": bucket.spare,
+        "can_lose_a_rack": bucket.rack,
+        "partitions_failing": bucket.failing,
+    })
 }
 
 fn node_json(layout: &Layout, id: NodeId, status: &Result<NodeStatus, LinkError>) -> Value {

@@ -1,8 +1,8 @@
 //! What each owner did, and when: a timeline, from the times in a receipt or an answer.
 
 use crate::output::{node_name, table};
-use quorate_client::{Durability, Layout, NodeId, ReadAnswer, Receipt};
-use quorate_ring::wire::client::Standing;
+use quorate_client::{Durability, Layout, NodeId, ReadAnswer, Receipt, Unknown};
+use quorate_ring::wire::client::{Ack, Standing};
 
 const WIDTH: usize = 32;
 
@@ -18,23 +18,35 @@ struct Part {
 
 /// Of a write, as its receipt tells it.
 pub fn of_write(layout: &Layout, receipt: &Receipt) -> String {
-    let part = |ack: &quorate_ring::wire::client::Ack| {
+    of_acks(layout, receipt.coordinator, receipt.needed, &receipt.acks)
+}
+
+/// Of a write whose outcome is not known: the acks that had come in.
+pub fn of_doubt(layout: &Layout, unknown: &Unknown) -> String {
+    match (unknown.needed, unknown.acks.first()) {
+        (Some(needed), Some(first)) => of_acks(layout, first.node, needed, &unknown.acks),
+        _ => format!("trace: {} told nothing\n", node_name(layout, unknown.node)),
+    }
+}
+
+/// The coordinator's own ack is the first.
+fn of_acks(layout: &Layout, coordinator: NodeId, needed: u8, acks: &[Ack]) -> String {
+    let part = |ack: &Ack| {
         let durability = match ack.durability {
             Durability::Sync => "fsynced",
             Durability::Async => "written",
         };
         let role = match ack.standing {
-            Standing::Owner if ack.node == receipt.coordinator => format!("coordinator, {durability}"),
+            Standing::Owner if ack.node == coordinator => format!("coordinator, {durability}"),
             Standing::Owner => format!("owner, {durability}"),
             Standing::Fallback { target } => format!("hint for {}, {durability}", node_name(layout, target)),
         };
         Part { node: ack.node, role, sent_us: ack.sent_us, took_us: ack.took_us, answered_us: ack.acked_us }
     };
-    let parts: Vec<Part> = receipt.acks.iter().map(part).collect();
+    let parts: Vec<Part> = acks.iter().map(part).collect();
     let head = format!(
-        "trace: coordinated by {}, {} of {} acks needed; times from when it began",
-        node_name(layout, receipt.coordinator),
-        receipt.needed,
+        "trace: coordinated by {}; {needed} acks needed, {} came; times from when it began",
+        node_name(layout, coordinator),
         parts.len()
     );
     timeline(layout, &head, ["COMMITTED", "ACKED"], &parts)

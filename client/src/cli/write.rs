@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::{self, node_name, put_bytes, when};
 use crate::session::Session;
 use crate::{trace, value};
-use quorate_client::{Layout, OpId, Receipt, WriteOptions};
+use quorate_client::{Layout, OpId, Receipt, WriteError, WriteOptions};
 use quorate_ring::topology::{Bucket, Durability};
 use quorate_ring::wire::client::{Ack, Standing};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ fn expiry(ttl: Duration) -> u64 {
 /// Puts, and prints the receipt.
 pub async fn store(session: &Session, key: Vec<u8>, value: Vec<u8>, options: WriteOptions) -> Result<(), Failure> {
     let result = session.client.put(&session.bucket, key.clone(), value, &options).await;
-    let receipt = result.map_err(|error| Failure::write(&error, &session.layout()))?;
+    let receipt = result.map_err(|error| not_known_applied(session, &error))?;
     print(session, "put", &key, &receipt, &options)
 }
 
@@ -34,8 +34,19 @@ pub async fn del(session: &Session, del: Del) -> Result<(), Failure> {
     let key = value::key(&del.key);
     let options = session.write_options(&del.writing);
     let result = session.client.delete(&session.bucket, key.clone(), &options).await;
-    let receipt = result.map_err(|error| Failure::write(&error, &session.layout()))?;
+    let receipt = result.map_err(|error| not_known_applied(session, &error))?;
     print(session, "delete", &key, &receipt, &options)
+}
+
+fn not_known_applied(session: &Session, error: &WriteError) -> Failure {
+    let layout = session.layout();
+    if let WriteError::Unknown(unknown) = error
+        && session.common.trace
+        && !session.common.output.is_json()
+    {
+        eprint!("{}", trace::of_doubt(&layout, unknown));
+    }
+    Failure::write(error, &layout)
 }
 
 fn print(session: &Session, what: &str, key: &[u8], receipt: &Receipt, options: &WriteOptions) -> Result<(), Failure> {

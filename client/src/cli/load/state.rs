@@ -28,8 +28,6 @@ pub struct State {
     run: OpIdText,
     /// All records up to this number are stored, or among the rejects.
     pub done: u64,
-    pub stored: u64,
-    pub rejected: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -70,7 +68,7 @@ impl Job {
 
 impl State {
     pub fn new(job: Job) -> Self {
-        Self { version: VERSION, job, run: OpIdText(new_op_id()), done: 0, stored: 0, rejected: 0 }
+        Self { version: VERSION, job, run: OpIdText(new_op_id()), done: 0 }
     }
 
     /// Reads the state of an earlier run, and makes sure that it is of this load.
@@ -144,7 +142,7 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("f.load.json");
         assert!(State::read(&path, &job(1)).unwrap_err().message.contains("nothing to resume"));
-        let state = State { done: 7, stored: 6, rejected: 1, ..State::new(job(1)) };
+        let state = State { done: 7, ..State::new(job(1)) };
         state.write(&path).unwrap();
         assert_eq!(State::read(&path, &job(1)).unwrap(), state);
         assert!(State::read(&path, &job(2)).unwrap_err().message.contains("another load"));
