@@ -180,7 +180,7 @@ impl Checks {
     ) -> Result<Context, Violation> {
         let context = self.check_receipt(op, receipt, nodes, keys)?;
         self.check_latest(op, receipt, &context, keys)?;
-        self.truth.acknowledge(op, receipt, now_us);
+        self.truth.acknowledge(op, receipt, now_us, |node| self.lost_us[node].is_some_and(|at| at >= op.invoked_us));
         Ok(context)
     }
 

@@ -246,8 +246,10 @@ impl Truth {
         }
     }
 
-    pub fn acknowledge(&mut self, op: &Op, receipt: &Receipt, at_us: u64) {
-        let holders = receipt.acks.iter().map(|ack| (usize::from(ack.node.0) - 1, ack.durability)).collect();
+    /// `lost` says whether a node's disk was lost since the write began.
+    pub fn acknowledge(&mut self, op: &Op, receipt: &Receipt, at_us: u64, lost: impl Fn(usize) -> bool) {
+        let holders = receipt.acks.iter().map(|ack| (usize::from(ack.node.0) - 1, ack.durability));
+        let holders = holders.filter(|(node, _)| !lost(*node)).collect();
         let owners = receipt.acks.iter().filter(|ack| ack.standing == Standing::Owner).count();
         let history = self.history_mut(op.key);
         if let Some(event) = history.by_dot.get(&receipt.dot).copied() {

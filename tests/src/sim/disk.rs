@@ -101,6 +101,7 @@ impl SimDisk {
     pub fn process_died(&self) {
         let mut disk = self.disk.borrow_mut();
         disk.unsynced.clear();
+        disk.batches.clear();
         disk.trouble = None;
     }
 
@@ -109,6 +110,7 @@ impl SimDisk {
     pub fn power_cut(&self, rng: &mut Rng) -> Option<u64> {
         let mut disk = self.disk.borrow_mut();
         disk.trouble = None;
+        disk.batches.clear();
         let kept = rng.below(disk.unsynced.len() as u64 + 1) as usize;
         let mut first = None;
         while disk.unsynced.len() > kept {

@@ -65,6 +65,8 @@ impl World {
             clock.now(began + if synced { sync_us } else { 0 })
         };
         if let Err(error) = shard.kernel.commit(&mut after, &mut effects) {
+            // What was written is perhaps there when the node starts again.
+            shard.committing = Some(Committing { effects, batch: disk.take_batch(), handled });
             return self.disk_failed(at.node, &error.to_string());
         }
         let batch = batch.or_else(|| disk.take_batch());
