@@ -1,0 +1,180 @@
+//! Three real nodes: what a client sees of them, and how they start and end.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::type_complexity)]
+
+mod real;
+
+use quorate_ring::id::NodeId;
+use quorate_ring::wire::ALPN_CLIENT;
+use real::certs::{Validity, write_identity};
+use real::dial::{Caller, endpoint};
+use real::lane::{Lane, name_of};
+use real::{CLUSTER, Cluster, RealNode, program};
+use std::fs;
+use std::time::{Duration, Instant};
+
+async fn client(cluster: &Cluster, node: &RealNode) -> Lane {
+    let (identity, name) = (cluster.client_identity(), name_of(node.id));
+    let trust = &cluster.node_ca.certificate;
+    let caller = Caller { identity: Some(&identity), trust, alpn: ALPN_CLIENT, server_name: &name };
+    let mut lane = caller.lane(&endpoint(), node.client_address).await.unwrap();
+    lane.hello(Some(CLUSTER)).await.unwrap();
+    lane
+}
+
+fn three(extra_config: &str) -> (Cluster, Vec<RealNode>) {
+    let cluster = Cluster::new(3, 3, extra_config);
+    (1..=3).for_each(|id| cluster.init(id));
+    let nodes: Vec<RealNode> = (1..=3).map(|id| cluster.spawn(id)).collect();
+    nodes.iter().for_each(RealNode::wait_ready);
+    (cluster, nodes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_put_at_one_node_is_got_from_another_whatever_the_number_of_shards() {
+    let (cluster, nodes) = three("shards = 2\n");
+    let mut writer = client(&cluster, &nodes[0]).await;
+    let keys: Vec<String> = (0..40).map(|i| format!("key-{i}")).collect();
+    for key in &keys {
+        writer.put(key, key.as_bytes()).await.unwrap();
+    }
+    for node in &nodes[1..] {
+        let mut reader = client(&cluster, node).await;
+        for key in &keys {
+            assert_eq!(reader.get(key).await.unwrap(), [key.as_bytes()]);
+        }
+    }
+    let status = writer.status().await.unwrap();
+    assert_eq!((status.name.as_str(), status.state.as_str()), ("n1", "serving"));
+    assert_eq!((status.partitions_owned, status.writes), (32, 40), "both shards are counted: {status:?}");
+    assert!(status.peers.iter().all(|peer| peer.state == "up"), "{status:?}");
+    assert!(status.resident_bytes > 1 << 20 && status.disk_bytes_free > 0 && !status.version.is_empty());
+    let written = nodes[0].metric("quorate_requests_total{op=\"write\",outcome=\"ok\"}");
+    assert_eq!(written, 40.0);
+    assert!(nodes[0].metric("quorate_commit_duration_seconds_count{durability=\"sync\"}") >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_a_mebibyte_travels_and_one_over_the_limit_is_refused() {
+    let (cluster, nodes) = three("");
+    let mut lane = client(&cluster, &nodes[2]).await;
+    let large = vec![7; 1 << 20];
+    lane.put("large", &large).await.unwrap();
+    assert!(client(&cluster, &nodes[0]).await.get("large").await.unwrap() == [large]);
+    let refused = lane.put("larger", &vec![7; (1 << 20) + 1]).await.unwrap_err();
+    assert!(refused.contains("ValueLength"), "{refused}");
+    assert!(lane.get("larger").await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_told_to_stop_says_so_and_comes_back_with_its_data() {
+    let (cluster, mut nodes) = three("");
+    let mut lane = client(&cluster, &nodes[0]).await;
+    lane.put("before", b"1").await.unwrap();
+    let mut gone = client(&cluster, &nodes[2]).await;
+    let status = nodes[2].terminate();
+    assert_eq!(status.code(), Some(0), "{}", nodes[2].log());
+    assert!(nodes[2].log().contains("stopped; everything is written out"), "{}", nodes[2].log());
+    let reason = gone.frame().await.unwrap_err();
+    assert!(reason.contains("the node is shutting down; ask another"), "{reason}");
+    lane.put("meanwhile", b"2").await.unwrap();
+    nodes[2] = cluster.start(3);
+    assert!(!nodes[2].log().contains("may have forgotten"), "{}", nodes[2].log());
+    let mut again = client(&cluster, &nodes[2]).await;
+    assert_eq!(again.get("before").await.unwrap(), [b"1"]);
+    assert_eq!(again.get("meanwhile").await.unwrap(), [b"2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_killed_at_once_come_back_with_what_was_acknowledged() {
+    let (cluster, mut nodes) = three("");
+    let mut lane = client(&cluster, &nodes[1]).await;
+    for i in 0..20 {
+        lane.put(&format!("k{i}"), b"kept").await.unwrap();
+    }
+    nodes.iter_mut().for_each(RealNode::kill);
+    nodes = (1..=3).map(|id| cluster.spawn(id)).collect();
+    nodes.iter().for_each(RealNode::wait_ready);
+    let mut lane = client(&cluster, &nodes[0]).await;
+    for i in 0..20 {
+        assert_eq!(lane.get(&format!("k{i}")).await.unwrap(), [b"kept"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_come_back_after_a_peer_was_away() {
+    let (cluster, mut nodes) = three("");
+    nodes[1].kill();
+    let until = Instant::now() + Duration::from_secs(20);
+    while nodes[0].metric("quorate_peer_up{peer=\"2\"}") == 1.0 {
+        assert!(Instant::now() < until, "n1 does not notice that n2 is gone");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    nodes[1] = cluster.start(2);
+    while nodes[0].metric("quorate_peer_up{peer=\"2\"}") == 0.0 {
+        assert!(Instant::now() < until, "n1 does not notice that n2 is back:\n{}", nodes[0].log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What `quorate-node run` says of a folder whose file was spoilt, and its exit status.
+fn refusal(spoil: impl FnOnce(&Cluster)) -> (Option<i32>, String) {
+    let cluster = Cluster::new(3, 3, "");
+    cluster.init(1);
+    spoil(&cluster);
+    let out = program().arg("run").arg("--config").arg(cluster.config(1)).output().unwrap();
+    (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+#[test]
+fn what_is_wrong_with_a_node_is_said_at_its_start() {
+    let name = quorate_ring::wire::server_name(CLUSTER, NodeId(1));
+    let identity =
+        |validity| move |c: &Cluster| write_identity(c.path(), "n1", &c.node_ca.issue(&name_of(1), validity));
+    let write =
+        |file: &'static str, text: &'static str| move |c: &Cluster| fs::write(c.path().join(file), text).unwrap();
+    let cases: Vec<(Box<dyn FnOnce(&Cluster)>, &str)> = vec![
+        (Box::new(identity(Validity::Expired)), "expired on"),
+        (Box::new(identity(Validity::NotYet)), "not valid before"),
+        (Box::new(|c| write_identity(c.path(), "n1", &c.node_identity(2))), name.as_str()),
+        (Box::new(|c| write_identity(c.path(), "n1", &c.client_identity())), "not signed by node_ca"),
+        (Box::new(write("n1.pem", "no PEM")), "there is no certificate in this file"),
+        (Box::new(write("n1-key.pem", "no PEM")), "n1-key.pem"),
+        (
+            Box::new(|c| {
+                fs::copy(c.path().join("n2-key.pem"), c.path().join("n1-key.pem")).unwrap();
+            }),
+            "does not belong to certificate",
+        ),
+        (Box::new(|c| fs::remove_file(c.path().join("node-ca.pem")).unwrap()), "node-ca.pem"),
+        (Box::new(write("topology.toml", "cluster = 5\n")), "topology.toml, line 1"),
+        (Box::new(write("n1.toml", "nod = \"n1\"\n")), "line 1: unknown field `nod`"),
+        (Box::new(|c| fs::remove_dir_all(c.path().join("n1")).unwrap()), "quorate-node init"),
+    ];
+    for (spoil, word) in cases {
+        let (code, said) = refusal(spoil);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains(word), "expected {word:?}, got: {said}");
+    }
+}
+
+#[test]
+fn the_configuration_can_be_checked_and_printed() {
+    let cluster = Cluster::new(3, 3, "");
+    let checked = program().args(["config", "check", "--config"]).arg(cluster.config(2)).output().unwrap();
+    assert!(checked.status.success());
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("n2 is node 2 of 3"), "{checked:?}");
+    let printed = program().args(["config", "default"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&printed.stdout), quorate_node::config::DEFAULT_FILE);
+}
+
+#[test]
+fn two_nodes_do_not_use_one_address_or_one_folder() {
+    let cluster = Cluster::new(3, 3, "");
+    cluster.init(1);
+    let first = cluster.start(1);
+    let second = program().arg("run").arg("--config").arg(cluster.config(1)).output().unwrap();
+    assert_eq!(second.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another quorate-node uses"), "{said}");
+    drop(first);
+}
