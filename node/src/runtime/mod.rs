@@ -6,7 +6,6 @@
 //!
 //! `node` starts and ends all of it; `admin` shows it. Not inside: any decision about data.
 
-
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
