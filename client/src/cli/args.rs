@@ -312,7 +312,7 @@ pub fn asks_for_json(typed: &[OsString]) -> bool {
         let value = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
         value.is_some_and(|value| is_json(value.trim_start_matches('=')))
     };
-    apart || words.iter().any(|word| joined(&word))
+    apart || words.iter().any(joined)
 }
 
 #[cfg(test)]

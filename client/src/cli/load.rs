@@ -125,8 +125,8 @@ impl Loading<'_> {
                 self.put(record);
             }
             let room = stop.is_none() && next.is_none() && self.puts.len() < in_flight;
-            if stop.is_some() && self.puts.is_empty() {
-                return Ok(stop.expect("it is some"));
+            if let Some(stop) = stop.take_if(|_| self.puts.is_empty()) {
+                return Ok(stop);
             }
             tokio::select! {
                 biased;

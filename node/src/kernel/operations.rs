@@ -252,9 +252,10 @@ impl<S: Storage> Kernel<S> {
                 let which = (*peer, *partition, *exchange);
                 return self.exchange_replied(now, which, Some(reply), effects);
             }
-            Operation::Repairing { waiting, held, .. } => {
+            Operation::Repairing { waiting, held, answer, .. } => {
                 if waiting.remove(&from) && matches!(reply, PeerReply::Replicated(_)) {
                     *held += 1;
+                    answer.repairing.retain(|owner| *owner != from);
                 }
                 self.repair_step(now, number, operation, effects);
             }

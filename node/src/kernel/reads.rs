@@ -160,8 +160,8 @@ impl<S: Storage> Kernel<S> {
     }
 
     pub(super) fn answer_repaired(&mut self, _: Now, operation: Operation, effects: &mut Vec<Effect>) {
-        if let Operation::Repairing { origin, mut answer, waiting, .. } = operation {
-            answer.repairing.retain(|owner| waiting.contains(owner));
+        // Whoever failed to ack stays among those that are being repaired.
+        if let Operation::Repairing { origin, answer, .. } = operation {
             self.answer_read(origin, *answer, effects);
         }
     }

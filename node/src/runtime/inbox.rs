@@ -173,6 +173,7 @@ impl Inbox {
         }
     }
 
+    #[allow(clippy::result_large_err, reason = "what finds no room goes back as it came")]
     fn try_deliver(&self, event: Event) -> Result<(), Event> {
         let mut state = self.lock();
         let queue = state.queue(class(&event));

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 impl Checks {
     pub(super) fn check_fresh(&self, seen: &ReadSeen, context: &Context, keys: &Keys) -> Result<(), Violation> {
         let (key, answer, op) = (keys.get(seen.op.key), seen.answer, seen.op);
-        let broken = |text: String| Err(Violation::new(Property::Fresh, Some(op.key), format!("op {}: {text}", op.number)));
+        let broken =
+            |text: String| Err(Violation::new(Property::Fresh, Some(op.key), format!("op {}: {text}", op.number)));
         let answered: BTreeSet<_> = answer.answered.iter().map(|a| a.node).collect();
         if answered.len() != answer.answered.len() || !answered.iter().all(|node| key.owners.contains(node)) {
             return broken(format!("counts {:?}, owners are {:?}", answer.answered, key.owners));
@@ -28,7 +29,10 @@ impl Checks {
             }
             let event = &history.events[acked.event as usize];
             if !context.covers(event.dot) && event.settled_us.is_none() {
-                return broken(format!("does not know {} (op {}), acked by {} owners", event.dot, event.op, acked.owners));
+                return broken(format!(
+                    "does not know {} (op {}), acked by {} owners",
+                    event.dot, event.op, acked.owners
+                ));
             }
         }
         Ok(())

@@ -190,13 +190,7 @@ impl Checks {
     }
 
     /// A read was answered. Returns the context that the client got.
-    pub fn read(
-        &mut self,
-        seen: &ReadSeen,
-        load: &Load,
-        nodes: &[SimNode],
-        keys: &Keys,
-    ) -> Result<Context, Violation> {
+    pub fn read(&mut self, seen: &ReadSeen, load: &Load, nodes: &[SimNode], keys: &Keys) -> Result<Context, Violation> {
         let context = self.check_read(seen, load, keys)?;
         self.check_fresh(seen, &context, keys)?;
         self.check_blocking_repair(seen, nodes, keys)?;

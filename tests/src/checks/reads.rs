@@ -86,9 +86,8 @@ impl Checks {
         let history = self.truth.history(seen.op.key);
         let lost = |node: usize| self.lost_us[node].is_some_and(|at| at >= seen.asked_us);
         for sibling in &answer.siblings {
-            let holds = |index: usize| {
-                lost(index) || owner_holds(&nodes[index].disk, Durability::Sync, key, sibling.dot)
-            };
+            let holds =
+                |index: usize| lost(index) || owner_holds(&nodes[index].disk, Durability::Sync, key, sibling.dot);
             let holders = answer.answered.iter().filter(|a| holds(usize::from(a.node.0) - 1)).count();
             let needed = usize::from(key.bucket.w).min(answer.answered.len());
             if holders < needed && history.event(sibling.dot).is_some() {

@@ -43,7 +43,7 @@ impl Checks {
             Some(Some((_, object))) => self.check_state(commit.node, touched.key, object, clock, commit.wall_max_ms),
             Some(None) => self.check_state(commit.node, touched.key, &Object::default(), clock, commit.wall_max_ms),
             None => {
-                let object = stored(kernel, touched.key, keys);
+                let Some(object) = stored(kernel, touched.key, keys) else { return Ok(()) };
                 self.check_state(commit.node, touched.key, &object, clock, commit.wall_max_ms)
             }
         }
@@ -110,7 +110,7 @@ impl Checks {
         let partition = keys.get(key).partition;
         for shard in &node.shards {
             if let Some(clock) = clock_of(&shard.kernel, partition) {
-                let object = stored(&shard.kernel, key, keys);
+                let Some(object) = stored(&shard.kernel, key, keys) else { continue };
                 self.check_state(node, key, &object, clock, wall_max_ms)?;
             }
         }
@@ -118,9 +118,9 @@ impl Checks {
     }
 }
 
-/// What a replica holds of a key.
-fn stored(kernel: &Kernel<SimDisk>, key: u32, keys: &Keys) -> Object {
+/// What a replica holds of a key; none if its disk is damaged there.
+fn stored(kernel: &Kernel<SimDisk>, key: u32, keys: &Keys) -> Option<Object> {
     let key = keys.get(key);
     let row = kernel.store().get(Table::Objects, &object_key(key.partition, key.bucket.id, &key.bytes));
-    row.ok().flatten().and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default()
+    row.ok().map(|row| row.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default())
 }

@@ -35,7 +35,10 @@ enum Past {
     /// Exactly what the client stated.
     Seen(Context),
     /// What its coordinator's object covered and did not show any more: under `local` and `latest`.
-    Hidden { context: Context, shown: Vec<Dot> },
+    Hidden {
+        context: Context,
+        shown: Vec<Dot>,
+    },
 }
 
 impl Past {
@@ -221,7 +224,8 @@ impl Truth {
         }
         let delete = op.kind == Kind::Delete;
         let at = history.events.len() as u32;
-        let event = Minted { dot, op: op.number, delete, hlc, expires_ms, superseded_by: Vec::new(), settled_us: None, past };
+        let event =
+            Minted { dot, op: op.number, delete, hlc, expires_ms, superseded_by: Vec::new(), settled_us: None, past };
         let before = history.events.iter_mut().filter(|earlier| event.supersedes(earlier));
         before.for_each(|earlier| earlier.superseded_by.push(at));
         history.events.push(event);
@@ -315,7 +319,8 @@ fn replicated<'a>(effects: &'a [Effect], dot: Dot, key: &crate::sim::keys::Key) 
             | Effect::Joined
             | Effect::Measure(_) => return None,
         };
-        (replicate.dots == [dot] && replicate.key == key.bytes && replicate.bucket == key.bucket.id).then_some(replicate)
+        (replicate.dots == [dot] && replicate.key == key.bytes && replicate.bucket == key.bucket.id)
+            .then_some(replicate)
     })
 }
 

@@ -94,7 +94,14 @@ impl World {
         self.perhaps_lose_interest(client, node, incarnation, session, request);
     }
 
-    fn perhaps_lose_interest(&mut self, client: usize, node: usize, incarnation: u32, session: SessionId, request: u64) {
+    fn perhaps_lose_interest(
+        &mut self,
+        client: usize,
+        node: usize,
+        incarnation: u32,
+        session: SessionId,
+        request: u64,
+    ) {
         let mask = self.options.mask;
         let (gone, cancel) = (self.load.rng.chance(100), self.load.rng.chance(100));
         let after = self.now_us + self.load.rng.span(100, 20_000);

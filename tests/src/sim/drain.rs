@@ -96,10 +96,10 @@ impl World {
         match &done.batch {
             Some(batch) if batch.sync => {
                 node.disk.synced(batch.number);
-                node.unsynced.retain(|number| *number > batch.number);
+                node.unsynced.retain(|(number, _)| *number > batch.number);
             }
-            Some(batch) if node.disk.enters_dots(batch) => node.unsynced.push(batch.number),
-            Some(_) | None => {}
+            Some(batch) => node.unsynced.push((batch.number, node.disk.enters_dots(batch))),
+            None => {}
         }
         let under_way = shard.kernel.under_way();
         if under_way > self.options.operations_max + REPAIR_MAX {
@@ -220,11 +220,13 @@ impl World {
         }
         let lost = |number: u64| first_lost.is_some_and(|first| number >= first);
         let released = std::mem::take(&mut self.nodes[index].unsynced);
-        if released.into_iter().any(lost) {
+        let lost: Vec<(u64, bool)> = released.into_iter().filter(|(number, _)| lost(*number)).collect();
+        if !lost.is_empty() {
             self.trace.rare("acked at async and lost");
-            self.nodes[index].forgot = true;
             self.checks.async_lost(index, self.now_us);
         }
+        // What is lost of hints and floors was nobody's knowledge; dots were.
+        self.nodes[index].forgot |= lost.iter().any(|(_, dots)| *dots);
         self.links_of_stopped(index);
         self.connections_of_stopped(index);
         let incarnation = self.nodes[index].incarnation;

@@ -225,7 +225,8 @@ impl Load {
         let length = if rng.chance(200) { rng.between(1_000, 20_000) } else { rng.span(8, 200) };
         let expires = kind == Kind::Put && rng.chance(options.expiring);
         let deadline = [rng.between(3, 60), rng.between(200, 1_000), rng.between(1_000, 4_000)];
-        let count = |rng: &mut Rng| *rng.pick(&[None, None, None, Some(Count::One), Some(Count::Quorum), Some(Count::All)]);
+        let count =
+            |rng: &mut Rng| *rng.pick(&[None, None, None, Some(Count::One), Some(Count::Quorum), Some(Count::All)]);
         let op = Op {
             number,
             client,
@@ -237,7 +238,16 @@ impl Load {
             hlc: if rng.chance(8_000) { self.clients[client].hlc } else { Hlc::default() },
             r: count(rng),
             w: count(rng),
-            quorum: *rng.pick(&[None, None, None, None, None, None, Some(QuorumKind::Sloppy), Some(QuorumKind::Strict)]),
+            quorum: *rng.pick(&[
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(QuorumKind::Sloppy),
+                Some(QuorumKind::Strict),
+            ]),
             durability: (options.asynchronous && rng.chance(3_000)).then_some(Durability::Async),
             blocking: rng.chance(2_000),
             deadline_ms: *rng.pick(&[deadline[0], deadline[1], deadline[1], deadline[1], deadline[2]]) as u32,

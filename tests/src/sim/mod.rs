@@ -10,8 +10,8 @@
 //! Not inside: any rule of the store. The world calls the kernel's entry, and looks at replicas and disks; what is
 //! right is for [`crate::checks`] to say.
 
-pub mod clock;
 mod clients;
+pub mod clock;
 pub mod disk;
 mod drain;
 pub mod faults;

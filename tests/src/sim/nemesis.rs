@@ -165,9 +165,8 @@ impl World {
     /// Whether a node may lose its disk: another owner of each of its partitions must keep its own.
     fn may_lose(&self, node: usize) -> bool {
         let id = self.nodes[node].id;
-        let sound = |other: &quorate_ring::id::NodeId| {
-            *other != id && !self.nodes[usize::from(other.0) - 1].is_rebuilding()
-        };
+        let sound =
+            |other: &quorate_ring::id::NodeId| *other != id && !self.nodes[usize::from(other.0) - 1].is_rebuilding();
         self.layout.partitions().filter(|(_, list)| list.is_owner(id)).all(|(_, list)| list.owners().iter().any(sound))
     }
 
@@ -216,9 +215,7 @@ impl World {
         let cuts: Vec<(usize, usize)> = match fault {
             Fault::OneWay => vec![(node, self.other_than(node))],
             Fault::Isolate => pairs.filter(|(a, b)| *a == node || *b == node).collect(),
-            Fault::Bridge => {
-                pairs.filter(|(a, b)| left(*a) != left(*b) && *a != middle && *b != middle).collect()
-            }
+            Fault::Bridge => pairs.filter(|(a, b)| left(*a) != left(*b) && *a != middle && *b != middle).collect(),
             _ => pairs.filter(|(a, b)| left(*a) != left(*b)).collect(),
         };
         for (from, to) in &cuts {

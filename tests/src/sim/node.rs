@@ -63,8 +63,8 @@ pub struct SimNode {
     pub paused_until_us: u64,
     pub slow_until_us: u64,
     pub doomed: Option<(Point, Death)>,
-    /// Batches with dots that were let out without an fsync, as `async` asks for.
-    pub unsynced: Vec<u64>,
+    /// Batches that were let out without an fsync, as `async` asks for, and whether they enter dots.
+    pub unsynced: Vec<(u64, bool)>,
     /// An old copy of the disk.
     pub copy: Option<Image>,
     pub shards: Vec<Shard>,
@@ -119,13 +119,7 @@ impl SimNode {
                 ..ShardConfig::new(self.id, self.actor, seed)
             };
             let kernel = Kernel::open(config, layout.clone(), self.disk.of_shard(shard))?;
-            self.shards.push(Shard {
-                kernel,
-                inbox: VecDeque::new(),
-                inbox_bytes: 0,
-                called: false,
-                committing: None,
-            });
+            self.shards.push(Shard { kernel, inbox: VecDeque::new(), inbox_bytes: 0, called: false, committing: None });
         }
         self.running = true;
         Ok(())

@@ -16,9 +16,10 @@ pub fn request(message: &PeerRequest, keys: &Keys) -> (Option<u32>, Option<Strin
             let op = super::load::Op::number_of(m.write.op_id);
             (keys.number(m.write.bucket, &m.write.key), Some(format!("coordinate op {op}")))
         }
-        PeerRequest::Replicate(m) => {
-            (keys.number(m.bucket, &m.key), Some(format!("replicate {:?} ({:?}, {:?})", m.dots, m.purpose, m.durability)))
-        }
+        PeerRequest::Replicate(m) => (
+            keys.number(m.bucket, &m.key),
+            Some(format!("replicate {:?} ({:?}, {:?})", m.dots, m.purpose, m.durability)),
+        ),
         PeerRequest::StoreHint(m) => {
             let replicate = &m.replicate;
             let text = format!("keep a hint of {:?} for {}", replicate.dots, m.target);
@@ -32,7 +33,9 @@ pub fn request(message: &PeerRequest, keys: &Keys) -> (Option<u32>, Option<Strin
 
 pub fn reply(message: &PeerReply) -> (Option<u32>, Option<String>) {
     let text = match message {
-        PeerReply::Greeted(_) | PeerReply::Pong(_) | PeerReply::Replicated(_) | PeerReply::Fetched(_) => return (None, None),
+        PeerReply::Greeted(_) | PeerReply::Pong(_) | PeerReply::Replicated(_) | PeerReply::Fetched(_) => {
+            return (None, None);
+        }
         PeerReply::Written(receipt) => format!("written {}", receipt.dot),
         PeerReply::Refused(refusal) => format!("refused: {refusal}"),
         PeerReply::Unknown(uncertain) => format!("unknown: {}", uncertain.doubt),

@@ -33,16 +33,37 @@ pub enum Happening {
     Arrives(Flight),
     CheckLink(LinkId),
     /// A request of a client reaches its gateway.
-    Asked { node: usize, incarnation: u32, session: SessionId, request: u64, bytes: Vec<u8> },
+    Asked {
+        node: usize,
+        incarnation: u32,
+        session: SessionId,
+        request: u64,
+        bytes: Vec<u8>,
+    },
     /// What the gateway answered reaches the client.
-    Answered { request: u64, bytes: Vec<u8> },
+    Answered {
+        request: u64,
+        bytes: Vec<u8>,
+    },
     /// The connection of a client broke before its request was answered.
-    Unanswered { request: u64 },
-    ClientTurn { client: usize, turn: u32 },
-    SessionGone { node: usize, incarnation: u32, session: SessionId },
+    Unanswered {
+        request: u64,
+    },
+    ClientTurn {
+        client: usize,
+        turn: u32,
+    },
+    SessionGone {
+        node: usize,
+        incarnation: u32,
+        session: SessionId,
+    },
     Fault,
     FaultOver(usize),
-    Start { node: usize, incarnation: u32 },
+    Start {
+        node: usize,
+        incarnation: u32,
+    },
 }
 
 pub struct World {
