@@ -54,7 +54,7 @@ enum Command {
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Check the configuration, the topology and the certificates, without starting anything.
-    Check(Configured),
+    Check(Box<Configured>),
     /// Print a configuration file with every key, what it means, and its default.
     Default,
 }
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         Command::Init(configured) => init(configured),
         Command::Run(configured) => run_node(configured),
         Command::Forget(configured) => forget(configured),
-        Command::Config { command: ConfigCommand::Check(configured) } => check(configured),
+        Command::Config { command: ConfigCommand::Check(configured) } => check(*configured),
         Command::Config { command: ConfigCommand::Default } => {
             print!("{DEFAULT_FILE}");
             Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ use real::dial::{Caller, endpoint};
 use real::lane::{Lane, name_of};
 use real::{CLUSTER, Cluster, RealNode, program};
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 async fn client(cluster: &Cluster, node: &RealNode) -> Lane {
@@ -98,6 +99,53 @@ async fn nodes_killed_at_once_come_back_with_what_was_acknowledged() {
     for i in 0..20 {
         assert_eq!(lane.get(&format!("k{i}")).await.unwrap(), [b"kept"]);
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_database_went_back_in_time_takes_a_new_actor_and_rebuilds() {
+    let (cluster, mut nodes) = three("");
+    let (database, earlier) = (cluster.path().join("n1/db"), cluster.path().join("earlier"));
+    client(&cluster, &nodes[0]).await.put("first", b"1").await.unwrap();
+    assert!(nodes[0].terminate().success());
+    copy_folder(&database, &earlier);
+    nodes[0] = cluster.start(1);
+    let mut lane = client(&cluster, &nodes[0]).await;
+    for i in 0..20 {
+        lane.put(&format!("later-{i}"), b"2").await.unwrap();
+    }
+    assert!(nodes[0].terminate().success());
+    fs::remove_dir_all(&database).unwrap();
+    fs::rename(&earlier, &database).unwrap();
+    nodes[0] = cluster.spawn(1);
+    assert_eq!(nodes[0].wait_end().code(), Some(75), "{}", nodes[0].log());
+    assert!(nodes[0].log().contains("this node has forgotten"), "{}", nodes[0].log());
+    nodes[0] = cluster.start(1);
+    let mut lane = client(&cluster, &nodes[0]).await;
+    for i in 0..20 {
+        assert_eq!(lane.get(&format!("later-{i}")).await.unwrap(), [b"2"]);
+    }
+    lane.put("after", b"3").await.unwrap();
+    let log = nodes[0].log();
+    assert!(log.contains("rebuilt: every partition was copied"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_nearly_full_refuses_writes_and_keeps_reading() {
+    let (cluster, nodes) = three(&format!("disk_reserve_bytes = {}\n", i64::MAX));
+    let mut lane = client(&cluster, &nodes[0]).await;
+    let until = Instant::now() + Duration::from_secs(5);
+    while !lane.put("k", b"v").await.is_err_and(|refused| refused.contains("DiskReserve")) {
+        assert!(Instant::now() < until, "writes are not refused");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lane.get("k").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -189,6 +189,11 @@ impl RealNode {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
         // SAFETY: the process is a child of ours that was not waited for yet, so its number is still its own.
         assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
+        self.wait_end()
+    }
+
+    /// The exit status of a node that ends.
+    pub fn wait_end(&mut self) -> ExitStatus {
         let until = Instant::now() + END_TIME_MAX;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
