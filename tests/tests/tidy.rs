@@ -66,7 +66,7 @@ impl Source {
             .filter(move |(at, _)| {
                 let before = self.product[..*at].chars().last();
                 let after = self.product[at + word.len()..].chars().next();
-                !(starts_name && in_name(before)) && !(ends_name && in_name(after))
+                !(starts_name && in_name(before) || ends_name && in_name(after))
             })
             .map(|(at, _)| self.at(at))
     }

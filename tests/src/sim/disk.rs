@@ -287,8 +287,8 @@ mod tests {
             assert_eq!(disk.durable(Table::Objects, b"a").unwrap()[..], *b"1");
             let lost = disk.power_cut(&mut Rng::new(seed, 1));
             let a = held(&disk, "a").unwrap();
-            assert_eq!(held(&disk, "b").is_some(), a[..] > *b"1");
-            assert_eq!(lost.is_some(), a[..] < *b"3");
+            assert_eq!(held(&disk, "b").is_some(), a[..] > b"1"[..]);
+            assert_eq!(lost.is_some(), a[..] < b"3"[..]);
             lengths.insert(a);
         }
         assert_eq!(lengths.len(), 3, "{lengths:?}");
