@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 /// The siblings in the order of their dots, and how many concurrent writes an lww bucket does not show.
 ///
-/// Of two siblings of one op id the larger dot stands for both; an lww bucket shows the greatest (HLC, dot); what has
-/// expired by `wall_ms` (milliseconds since 1970) reads as deleted, and brings no older write back.
+/// Of two siblings of one op id the larger dot stands for both; what has expired by `wall_ms` (milliseconds since 1970)
+/// reads as if it were erased; an lww bucket shows the greatest (HLC, dot) of the rest.
 pub fn visible(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Sibling>, u32) {
     let by_op: BTreeMap<_, &(Dot, Content)> = object.siblings().iter().map(|s| (s.1.op_id, s)).collect();
-    let mut shown: Vec<&(Dot, Content)> = by_op.into_values().collect();
+    let live = by_op.into_values().filter(|(_, content)| !content.expired(wall_ms));
+    let mut shown: Vec<&(Dot, Content)> = live.collect();
     shown.sort_unstable_by_key(|(dot, _)| *dot);
     let mut set_aside = 0;
     if conflict == Conflict::Lww
@@ -20,7 +21,6 @@ pub fn visible(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Siblin
         set_aside = shown.len() as u32 - 1;
         shown = vec![winner];
     }
-    let live = shown.into_iter().filter(|(_, content)| !content.expired(wall_ms));
     let sibling = |(dot, content): &(Dot, Content)| Sibling {
         value: content.value.clone(),
         dot: *dot,
@@ -28,7 +28,7 @@ pub fn visible(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Siblin
         expires_ms: content.expires_ms,
         op_id: content.op_id,
     };
-    (live.map(sibling).collect(), set_aside)
+    (shown.into_iter().map(sibling).collect(), set_aside)
 }
 
 #[cfg(test)]
@@ -59,12 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn one_op_id_is_one_write_and_expiry_brings_nothing_back() {
+    fn one_op_id_is_one_write_and_what_has_expired_reads_as_erased() {
         let (shown, _) = visible(&object(&[(1, 50, 9, None), (2, 51, 9, None)]), Conflict::Siblings, 0);
         assert_eq!(shown.iter().map(|s| s.dot).collect::<Vec<_>>(), [Dot(ActorId(2), 1)]);
         let expiring = object(&[(1, 50, 1, None), (2, 70, 2, Some(1_000))]);
-        assert_eq!(visible(&expiring, Conflict::Lww, 999).0.len(), 1);
-        assert_eq!(visible(&expiring, Conflict::Lww, 1_000).0.len(), 0);
+        let (winner, set_aside) = visible(&expiring, Conflict::Lww, 999);
+        assert_eq!((winner[0].hlc, set_aside), (Hlc(70), 1));
+        let (winner, set_aside) = visible(&expiring, Conflict::Lww, 1_000);
+        assert_eq!((winner[0].hlc, set_aside), (Hlc(50), 0));
         assert_eq!(visible(&expiring, Conflict::Siblings, 1_000).0.len(), 1);
     }
 }

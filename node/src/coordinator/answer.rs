@@ -8,15 +8,16 @@ use std::collections::BTreeMap;
 
 /// The siblings that a reader sees, in the order of their dots, and how many concurrent writes an lww bucket hides.
 ///
-/// Two live siblings of one op id, minted by two coordinators, are one write: the larger dot stands for both. An lww
-/// bucket shows the sibling with the greatest (HLC, dot). Expired content reads as deleted; it is judged last, so that
-/// an expired winner does not bring an older write back.
+/// Two live siblings of one op id, minted by two coordinators, are one write: the larger dot stands for both. Expired
+/// content reads as deleted, as if it had been erased already: so nobody sees when that happens. An lww bucket shows the
+/// sibling with the greatest (HLC, dot) of the rest.
 pub fn view(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Sibling>, u32) {
     let mut by_op: BTreeMap<_, &(Dot, Content)> = BTreeMap::new();
     for sibling in object.siblings() {
         by_op.insert(sibling.1.op_id, sibling); // Siblings come in the order of their dots: the larger one stays.
     }
-    let mut shown: Vec<&(Dot, Content)> = by_op.into_values().collect();
+    let live = by_op.into_values().filter(|(_, content)| !content.expired(wall_ms));
+    let mut shown: Vec<&(Dot, Content)> = live.collect();
     shown.sort_unstable_by_key(|(dot, _)| *dot);
     let mut set_aside = 0;
     if conflict == Conflict::Lww
@@ -25,8 +26,7 @@ pub fn view(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Sibling>,
         set_aside = shown.len() as u32 - 1;
         shown = vec![winner];
     }
-    let live = shown.into_iter().filter(|(_, content)| !content.expired(wall_ms));
-    (live.map(|(dot, content)| sibling(*dot, content)).collect(), set_aside)
+    (shown.into_iter().map(|(dot, content)| sibling(*dot, content)).collect(), set_aside)
 }
 
 fn sibling(dot: Dot, content: &Content) -> Sibling {

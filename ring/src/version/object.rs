@@ -162,13 +162,10 @@ impl Object {
         self.siblings.retain(|(d, _)| shown.shows(*d) || !clock.contains(*d));
     }
 
-    /// Drops expired siblings for good; they stay covered by the context. While any other is left the newest stays:
-    /// in an lww bucket it hides the older ones, expired or not. Returns whether any went.
+    /// Drops expired siblings for good; they stay covered by the context. Returns whether any went.
     pub fn erase_expired(&mut self, wall_ms: u64) -> bool {
         let before = self.siblings.len();
-        let newest = self.siblings.iter().max_by_key(|(dot, content)| (content.hlc, *dot)).map(|(dot, _)| *dot);
-        let all = self.siblings.iter().all(|(_, content)| content.expired(wall_ms));
-        self.siblings.retain(|(dot, content)| !content.expired(wall_ms) || (!all && Some(*dot) == newest));
+        self.siblings.retain(|(_, content)| !content.expired(wall_ms));
         self.siblings.len() != before
     }
 

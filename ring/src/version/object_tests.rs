@@ -57,18 +57,13 @@ fn an_op_id_is_known_after_it_was_superseded() {
 }
 
 #[test]
-fn the_newest_sibling_goes_last_when_all_have_expired() {
+fn expired_siblings_go_and_stay_covered() {
     let mut object = Object::default();
     put(&mut object, Dot(A, 1), &Context::new(), 1);
-    let late = Content { expires_ms: Some(10), ..content("late", 2) };
-    object.write(Dot(B, 1), (OpId([2; 16]), Hlc(2)), &Context::new(), Some(late));
-    assert!(!object.erase_expired(10) && object.siblings().len() == 2);
-    let early = Content { expires_ms: Some(20), ..content("early", 1) };
-    let mut both = Object::default();
-    both.write(Dot(A, 1), (OpId([1; 16]), Hlc(1)), &Context::new(), Some(early));
-    both.merge(&object, |_| false);
-    both.write(Dot(A, 2), (OpId([3; 16]), Hlc(0)), &Context::of(Dot(A, 1)), None);
-    assert!(both.erase_expired(10) && both.is_tombstone());
+    let brief = Content { expires_ms: Some(10), ..content("brief", 2) };
+    object.write(Dot(B, 1), (OpId([2; 16]), Hlc(2)), &Context::new(), Some(brief));
+    assert!(!object.erase_expired(9) && object.erase_expired(10) && !object.erase_expired(10));
+    assert!(object.shows(Dot(A, 1)) && !object.shows(Dot(B, 1)) && object.context().covers(Dot(B, 1)));
 }
 
 #[test]

@@ -4,23 +4,22 @@
 use super::truth::Minted;
 use super::{Property, ReadSeen, Violation};
 
-/// `live` are the events that a read knows, one for each op id; `sure` if none of them may have been erased.
-pub fn check(seen: &ReadSeen, live: &[&Minted], sure: bool) -> Result<(), Violation> {
+/// `due` are the events that a read has to take into account, `possible` those that it may, near the end of their time.
+pub fn check(seen: &ReadSeen, due: &[&Minted], possible: &[&Minted]) -> Result<(), Violation> {
     let broken = |text: String| Err(Violation::new(Property::Lww, Some(seen.op.key), text));
     let answer = seen.answer;
     if answer.siblings.len() > 1 {
         return broken(format!("a read shows {} values", answer.siblings.len()));
     }
-    let winner = live.iter().max_by_key(|event| (event.hlc, event.dot));
-    let shown = answer.siblings.first();
-    if let (Some(shown), Some(winner)) = (shown, winner)
-        && shown.dot != winner.dot
-    {
-        return broken(format!("a read shows {}, but knows {}, which is later", shown.dot, winner.dot));
+    let shown = answer.siblings.first().map(|shown| shown.dot);
+    let greatest = |among: &[&Minted]| among.iter().map(|event| (event.hlc, event.dot)).max();
+    let at = possible.iter().find(|event| Some(event.dot) == shown).map(|event| (event.hlc, event.dot));
+    if at < greatest(due) {
+        return broken(format!("a read shows {at:?}, but knows {:?}, which is later", greatest(due)));
     }
-    let others = live.len().saturating_sub(1) as u32;
-    if sure && answer.set_aside != others {
-        return broken(format!("a read counts {} writes set aside, there are {others}", answer.set_aside));
+    let others = due.len().saturating_sub(1)..=possible.len().saturating_sub(1);
+    if !others.contains(&(answer.set_aside as usize)) {
+        return broken(format!("a read counts {} writes set aside, there are {others:?}", answer.set_aside));
     }
     Ok(())
 }

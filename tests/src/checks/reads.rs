@@ -48,21 +48,18 @@ impl Checks {
             shown(seen, history, sibling, &context, load)?;
         }
         let erasable_ms = seen.wall_max_ms.saturating_sub(self.clock_drift_max_ms);
+        let (earliest, latest) = seen.walls();
         let known: Vec<&Minted> = history.events.iter().filter(|event| live(history, event, &context)).collect();
-        let maybe_erased = |event: &&Minted| event.expires_ms.is_some_and(|at| at <= erasable_ms);
-        let sure = !known.iter().any(maybe_erased);
-        let known = one_per_op(known);
+        let lives_at = |event: &Minted, wall_ms: u64| event.expires_ms.is_none_or(|at| at > wall_ms);
+        let possible: Vec<&Minted> = one_per_op(&known).filter(|event| lives_at(event, earliest)).collect();
+        let surely = |event: &Minted| lives_at(event, latest) && lives_at(event, erasable_ms);
+        let due: Vec<&Minted> = possible.iter().copied().filter(|event| surely(event)).collect();
         if key.bucket.conflict == Conflict::Lww {
-            lww::check(seen, &known, sure)?;
+            lww::check(seen, &due, &possible)?;
+            return Ok(context);
         }
-        let (_, wall_latest) = seen.walls();
-        let due: Vec<&&Minted> = match key.bucket.conflict {
-            Conflict::Siblings => known.iter().collect(),
-            Conflict::Lww => known.iter().max_by_key(|event| (event.hlc, event.dot)).into_iter().collect(),
-        };
-        let expired = |event: &&Minted| event.expires_ms.is_some_and(|at| at <= wall_latest);
         let shows = |dot: Dot| seen.answer.siblings.iter().any(|sibling| sibling.dot == dot);
-        let dropped = due.into_iter().find(|event| !expired(event) && !maybe_erased(event) && !shows(event.dot));
+        let dropped = due.into_iter().find(|event| !shows(event.dot));
         match dropped {
             Some(event) => {
                 let text = format!("{} (op {}) is not shown, and nothing supersedes it", event.dot, event.op);
@@ -137,7 +134,7 @@ fn live(history: &History, event: &Minted, context: &Context) -> bool {
 }
 
 /// Two live events of one op id, minted by two coordinators, are one in answers: the larger dot.
-fn one_per_op(live: Vec<&Minted>) -> Vec<&Minted> {
+fn one_per_op<'a>(live: &[&'a Minted]) -> impl Iterator<Item = &'a Minted> + use<'a> {
     let mut by_op: BTreeMap<u32, &Minted> = BTreeMap::new();
     for event in live {
         let shown = by_op.entry(event.op).or_insert(event);
@@ -145,5 +142,5 @@ fn one_per_op(live: Vec<&Minted>) -> Vec<&Minted> {
             *shown = event;
         }
     }
-    by_op.into_values().collect()
+    by_op.into_values()
 }
