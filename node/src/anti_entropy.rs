@@ -5,6 +5,7 @@
 //! go: the catalogue of the first day (the first page's clock) is adopted only when the last shelf was copied, and what
 //! is handed in late for a shelf already copied is checked against that catalogue.
 
+use crate::planted::{self, Bug};
 use crate::replica::{Place, Replica, Sync, corrupt, corrupt_record};
 use crate::storage::{LogEntry, MetaKey, Read, Staged, Storage, StorageError, Table};
 use crate::storage::{log_key, log_range_of, object_key, object_range, parse_log_key, parse_object_key};
@@ -115,6 +116,12 @@ impl Replica {
                 return Ok(false); // It took a new actor under way: what this page follows is not its any more.
             }
         }
+        if planted::is(Bug::ClockBeforeData) {
+            self.adopt(store, &page.base)?;
+        }
+        if let (true, Some(sync)) = (planted::is(Bug::ResumeNewClock), self.syncs.get_mut(&source)) {
+            sync.base = page.base.clone();
+        }
         let (base, from) = (self.syncs[&source].base.clone(), self.syncs[&source].cursor.clone());
         let clock = Clock::from_base(&base);
         let last = page.records.last().map(|record| Place { bucket: record.bucket, key: record.key.clone() });
@@ -157,12 +164,16 @@ impl Replica {
                 let place = named.ok_or_else(|| corrupt("read an object", "its key is short"))?;
                 let mut mine = Object::decode(&record).map_err(corrupt_record)?;
                 let before = mine.siblings().len();
-                mine.drop_superseded(clock, theirs.get(&place).unwrap_or(&absent));
-                if mine.siblings().len() != before {
+                if !planted::is(Bug::SyncKeepsStale) {
+                    mine.drop_superseded(clock, theirs.get(&place).unwrap_or(&absent));
+                }
+                let dropped = mine.siblings().len() != before;
+                if dropped {
                     self.stage(store, &place, &mine);
-                    if mine.is_tombstone() {
-                        self.remind(store, &place, &mine);
-                    }
+                }
+                // Also one of a sync that a restart broke off, before anything in the log could bring it to mind.
+                if mine.is_tombstone() && (dropped || !self.erasable.contains_key(&place)) {
+                    self.remind(store, &place, &mine);
                 }
                 from = Some(place);
             }
@@ -260,7 +271,9 @@ impl Replica {
         let looked_at = now.len();
         for place in now {
             let mut object = self.stored(store, &place)?.unwrap_or_default();
-            let whole = object.context().iter().all(|(actor, seq)| seq <= settled.seq(actor));
+            let own_dot = || object.past_ops().last().is_some_and(|past| settled.covers(past.dot));
+            let whole = object.context().iter().all(|(actor, seq)| seq <= settled.seq(actor))
+                || (planted::is(Bug::GcOwnDot) && own_dot());
             if whole && object.erase_expired(expired_ms) {
                 self.stage(store, &place, &object);
             }

@@ -8,6 +8,7 @@
 //! - [`identity`]: whether a data folder may go on under its actor.
 //! - [`storage`]: where replica state lies, in RocksDB or in memory.
 //! - [`config`], [`metrics`]: what a node is told, and what it shows.
+//! - [`planted`]: bugs on purpose, for the simulation; compiled to nothing.
 //! - [`runtime`]: the only room that knows tokio, quinn, threads and the clock of the machine.
 
 pub mod anti_entropy;
@@ -17,6 +18,7 @@ pub mod identity;
 pub mod kernel;
 pub mod liveness;
 pub mod metrics;
+pub mod planted;
 pub mod replica;
 pub mod runtime;
 pub mod storage;

@@ -1,5 +1,8 @@
 //! `quorate-node`: one node of a cluster.
 
+#[cfg(feature = "planted-bugs")]
+compile_error!("bugs on purpose are for the simulation: build quorate-node without the feature `planted-bugs`");
+
 use clap::{Args, Parser, Subcommand};
 use quorate_node::config::{Config, ConfigError, DEFAULT_FILE, LogFormat, Settings};
 use quorate_node::identity;
@@ -121,6 +124,7 @@ fn check(configured: Configured) -> anyhow::Result<ExitCode> {
 }
 
 fn run_node(configured: Configured) -> anyhow::Result<ExitCode> {
+    machine::share_memory_between_threads();
     let config = configured.load()?;
     log_to_stderr(&config)?;
     match machine::raise_open_files() {

@@ -5,6 +5,7 @@
 //! object, the log entry and the seq that it carries go into one batch, and because nothing leaves the node before
 //! that batch is committed.
 
+use crate::planted::{self, Bug};
 use crate::storage::{LogEntry, MetaKey, Read, Staged, Storage, StorageError, Table};
 use crate::storage::{log_key, log_range, object_key, parse_log_key};
 use bytes::Bytes;
@@ -94,7 +95,8 @@ impl Replica {
             let Some((last, _)) = rows.last() else { return Ok(replica) };
             from = last.to_vec();
             from.push(0);
-            for (key, entry) in &rows {
+            let remembered = rows.len() - usize::from(planted::is(Bug::DotReuse));
+            for (key, entry) in &rows[..remembered] {
                 let (_, dot) =
                     parse_log_key(key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
                 replica.clock.insert(dot);
@@ -153,7 +155,14 @@ impl Replica {
         let stored = self.stored(store, place)?;
         let mut merged = stored.clone().unwrap_or_default();
         let passed: Vec<&Sync> = self.syncs.values().filter(|sync| sync.passed(place)).collect();
-        merged.merge(incoming, |dot| self.clock.contains(dot) || passed.iter().any(|sync| sync.base.covers(dot)));
+        let in_sync = |dot| !planted::is(Bug::SyncGap) && passed.iter().any(|sync| sync.base.covers(dot));
+        let seen = |dot| !planted::is(Bug::IgnoreClock) && self.clock.contains(dot);
+        merged.merge(incoming, |dot| seen(dot) || in_sync(dot));
+        if planted::is(Bug::DroppedSibling) {
+            merged.drop_superseded(&self.clock, incoming);
+        } else if planted::is(Bug::OverwriteInsteadOfMerge) {
+            merged = incoming.clone();
+        }
         let nothing_to_keep = stored.is_none() && merged.is_tombstone() && self.covers(&merged);
         let changed = stored.as_ref() != Some(&merged) && !nothing_to_keep;
         if changed {

@@ -149,6 +149,29 @@ async fn a_disk_that_is_nearly_full_refuses_writes_and_keeps_reading() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_fails_acknowledges_nothing_more_and_says_so() {
+    let cluster = Cluster::new(1, 1, "");
+    cluster.init(1);
+    let mut node = cluster.spawn_on_a_small_disk(1, 4 * 1024);
+    node.wait_ready();
+    let mut lane = client(&cluster, &node).await;
+    let value = |i: i32| vec![i as u8; 300_000];
+    let mut kept = 0;
+    while lane.put(&format!("k{kept}"), &value(kept)).await.is_ok() {
+        kept += 1;
+        assert!(kept < 100, "a disk of 4 MiB took {kept} values");
+    }
+    assert!(kept > 3, "{}", node.log());
+    assert_eq!(node.wait_end().code(), Some(74), "{}", node.log());
+    assert!(node.log().contains("the disk failed; nothing is acknowledged any more"), "{}", node.log());
+    let node = cluster.start(1);
+    let mut lane = client(&cluster, &node).await;
+    for i in 0..kept {
+        assert!(lane.get(&format!("k{i}")).await.unwrap() == [value(i)], "k{i} was acknowledged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn links_come_back_after_a_peer_was_away() {
     let (cluster, mut nodes) = three("");
     nodes[1].kill();

@@ -3,15 +3,15 @@
 mod world;
 
 use bytes::Bytes;
-use quorate_node::kernel::Event;
+use quorate_node::kernel::{Event, RequestId};
 use quorate_node::replica::{Mint, Place, Replica};
 use quorate_node::storage::{MemoryStorage, Staged, Table};
-use quorate_ring::id::{ActorId, BucketId, NodeId, OpId, Partition};
+use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId, OpId, Partition};
 use quorate_ring::topology::{Count, Durability};
 use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc};
 use quorate_ring::wire::client::*;
 use quorate_ring::wire::failure::Refusal;
-use quorate_ring::wire::peer::{PeerReply, PeerRequest};
+use quorate_ring::wire::peer::{Greeted, PeerReply, PeerRequest, SyncPage};
 use std::collections::{BTreeMap, BTreeSet};
 use world::{World, delete, read, sloppy, write};
 
@@ -147,6 +147,21 @@ fn a_made_up_context_does_not_make_a_node_believe_that_it_has_forgotten() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_run_says_nothing_of_this_one() {
+    let mut world = World::new(3);
+    world.put(1, write(1, "k", "v", Supersede::Nothing, 1));
+    world.wipe(1);
+    let known = vec![(world.layout.partition(&world.layout.topology().buckets[0], b"k"), 1)];
+    let (actor, epoch) = (ActorId::new(NodeId(2), 1), Epoch(1));
+    let message = PeerReply::Greeted(Greeted { minor: 1, epoch, actor, wall_ms: 0, known });
+    // What the earlier run asked first of all. (Amnesia fails the story.)
+    world.inbox.push_back((NodeId(1), Event::PeerReply { from: NodeId(2), request: RequestId(1 << 8), message }));
+    world.run();
+    world.pass(20_000);
+    assert_eq!(world.joined, [NodeId(1)]);
+}
+
+#[test]
 fn a_clock_that_jumps_ahead_erases_nothing_before_its_time() {
     let mut world = World::new(3);
     let hour = 3_600_000;
@@ -219,6 +234,11 @@ fn a_tombstone_that_was_copied_is_erased_also_after_a_restart() {
     let mut store = Staged::new(MemoryStorage::new());
     let mut replica = Replica::load(&store, partition).unwrap();
     let page = source.sync_page(&source_store, theirs, None, 1 << 20).unwrap();
+    // A first sync is broken off by a restart, a second one is not.
+    let first = SyncPage { done: false, ..page.clone() };
+    assert!(!replica.take_sync_page(&mut store, NodeId(1), &first).unwrap());
+    store.commit(true).unwrap();
+    let mut replica = Replica::load(&store, partition).unwrap();
     assert!(replica.take_sync_page(&mut store, NodeId(1), &page).unwrap());
     store.commit(true).unwrap();
     let mut replica = Replica::load(&store, partition).unwrap();

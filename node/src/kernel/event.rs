@@ -131,6 +131,17 @@ pub enum Effect {
     Measure(Measure),
 }
 
+impl Effect {
+    /// Whether it carries what was read of a key.
+    pub fn answers_a_read(&self) -> bool {
+        matches!(
+            self,
+            Effect::ClientReply { message: ClientReply::Read(_), .. }
+                | Effect::PeerReply { message: PeerReply::Fetched(_), .. }
+        )
+    }
+}
+
 /// Something worth counting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Measure {

@@ -17,6 +17,7 @@ pub use event::{Effect, Event, Measure, Now, Outcome, RequestId, SessionId, Time
 
 use crate::coordinator::Origin;
 use crate::liveness::Liveness;
+use crate::planted::{self, Bug};
 use crate::replica::Replica;
 use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
 use clocks::Clocks;
@@ -29,7 +30,7 @@ use quorate_ring::version::Hlc;
 use quorate_ring::wire::client::{ClientReply, ClientRequest, NodeStatus, PeerStatus};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, Replicated};
-use repair::Repair;
+use repair::{PAGE_BYTES_MAX, Repair};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct ShardConfig {
     pub clock_drift_max: Duration,
     /// Hints kept for one node, beyond which new ones for it are refused; a hint that counted is never dropped.
     pub hint_bytes_max: u64,
+    /// Objects in one page of a pull or a full sync, about; up to 256 KiB.
+    pub page_bytes: u32,
 }
 
 impl ShardConfig {
@@ -75,6 +78,7 @@ impl ShardConfig {
             operations_max: 16_384,
             clock_drift_max: Duration::from_secs(60),
             hint_bytes_max: 256 * 1024 * 1024,
+            page_bytes: PAGE_BYTES_MAX,
         }
     }
 }
@@ -83,6 +87,9 @@ impl ShardConfig {
 pub fn shard_of(partition: Partition, shards: u8) -> u8 {
     (partition.index % u16::from(shards)) as u8
 }
+
+/// As much of a seed as request numbers begin with.
+const SEED_MASK: u64 = 0xffff_ffff_ffff;
 
 /// Counted since the start, for the status.
 #[derive(Debug, Default)]
@@ -134,6 +141,7 @@ pub struct Kernel<S: Storage> {
 impl<S: Storage> Kernel<S> {
     /// Rebuilds the clocks of this shard's partitions from the store.
     pub fn open(config: ShardConfig, layout: Arc<Layout>, storage: S) -> Result<Self, StorageError> {
+        let config = ShardConfig { rebuilding: config.rebuilding && !planted::is(Bug::ServeAfterWipe), ..config };
         let store = Staged::new(storage);
         let peers = layout.topology().nodes.iter().map(|node| node.id).filter(|id| *id != config.node);
         let liveness = Liveness::new(peers, config.phi_threshold, config.ping_every);
@@ -141,7 +149,7 @@ impl<S: Storage> Kernel<S> {
         let marks = store.scan(Table::Meta, &from, &to, usize::MAX)?;
         let mark = |(_, bytes): &(_, bytes::Bytes)| bytes[..].try_into().map_or(0, u64::from_be_bytes);
         let hlc_mark = Hlc(marks.iter().map(mark).max().unwrap_or(0));
-        let next_operation = config.seed & 0xffff_ffff_ffff;
+        let next_operation = config.seed & SEED_MASK;
         let mut kernel = Self {
             layout,
             store,
@@ -219,7 +227,12 @@ impl<S: Storage> Kernel<S> {
     ///
     /// `clock` is asked for the time after the commit.
     pub fn commit(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
-        self.store.commit(std::mem::take(&mut self.sync))?;
+        if planted::is(Bug::ReadUncommitted) && effects.iter().any(Effect::answers_a_read) {
+            return Ok(());
+        }
+        if !planted::is(Bug::AckBeforeCommit) || self.acks.is_empty() {
+            self.store.commit(std::mem::take(&mut self.sync))?;
+        }
         if self.acks.is_empty() && self.minted.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Requests under way, by number: carrying out what the coordinators decide, and answering whoever waits.
 
 use super::repair::Exchange;
-use super::{Effect, Kernel, Now, RequestId, Timer};
+use super::{Effect, Kernel, Now, RequestId, SEED_MASK, Timer};
 use crate::coordinator::get::Get;
 use crate::coordinator::plan::{ReadPlan, WritePlan};
 use crate::coordinator::put::Put;
@@ -132,6 +132,11 @@ impl<S: Storage> Kernel<S> {
     pub(super) fn number(&mut self) -> u64 {
         self.next_operation += 1;
         self.next_operation
+    }
+
+    /// Whether a request of this number was made since this shard was opened.
+    pub(super) fn asked(&self, number: u64) -> bool {
+        (self.config.seed & SEED_MASK) < number && number <= self.next_operation
     }
 
     pub(super) fn request_id(&self, number: u64) -> RequestId {

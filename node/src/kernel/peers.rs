@@ -63,6 +63,10 @@ impl<S: Storage> Kernel<S> {
         reply: PeerReply,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
+        let number = request.0 >> 8;
+        if !self.asked(number) {
+            return Ok(()); // An answer to an earlier run: what it says of that one's actor is not about this one's.
+        }
         match reply {
             PeerReply::Greeted(greeted) => self.greeting_answered(now, from, &greeted, effects),
             PeerReply::Pong(pong) => {
@@ -76,7 +80,7 @@ impl<S: Storage> Kernel<S> {
             | PeerReply::Pulled(_)
             | PeerReply::Synced(_)
             | PeerReply::Refused(_)
-            | PeerReply::Unknown(_) => return self.operation_replied(now, from, request.0 >> 8, reply, effects),
+            | PeerReply::Unknown(_) => return self.operation_replied(now, from, number, reply, effects),
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Pulls and syncs under way at one time: their credits. Each has one page of objects under way.
 const UNDER_WAY_MAX: usize = 4;
-const PAGE_BYTES: u32 = 256 * 1024;
+pub(super) const PAGE_BYTES_MAX: u32 = 256 * 1024;
 /// A dot that a peer has and we lack is usually on its way. After this long it is asked for.
 const PULL_AFTER: Duration = Duration::from_secs(1);
 /// A page that does not come within this is asked for again.
@@ -144,7 +144,7 @@ impl<S: Storage> Kernel<S> {
         effects: &mut Vec<Effect>,
     ) {
         let Some(replica) = self.replicas.get(&partition) else { return };
-        let (epoch, bytes_max) = (self.layout.epoch(), PAGE_BYTES);
+        let (epoch, bytes_max) = (self.layout.epoch(), self.config.page_bytes);
         let message = match exchange {
             Exchange::Pull => PeerRequest::Pull(Pull { epoch, partition, clock: replica.clock().clone(), bytes_max }),
             Exchange::Sync => {
@@ -249,7 +249,7 @@ impl<S: Storage> Kernel<S> {
         if self.config.rebuilding {
             return Ok(Err(Refusal::NotReady));
         }
-        let page = replica.pull_page(&self.store, &pull.clock, pull.bytes_max.clamp(1, PAGE_BYTES) as usize)?;
+        let page = replica.pull_page(&self.store, &pull.clock, pull.bytes_max.clamp(1, PAGE_BYTES_MAX) as usize)?;
         Ok(Ok(PeerReply::Pulled(page)))
     }
 
@@ -264,7 +264,7 @@ impl<S: Storage> Kernel<S> {
             return Ok(Err(Refusal::NotReady));
         }
         let after = sync.after.as_ref().map(|(bucket, key)| Place { bucket: *bucket, key: key.clone() });
-        let bytes_max = sync.bytes_max.clamp(1, PAGE_BYTES) as usize;
+        let bytes_max = sync.bytes_max.clamp(1, PAGE_BYTES_MAX) as usize;
         let page = replica.sync_page(&self.store, self.config.actor, after.as_ref(), bytes_max)?;
         Ok(Ok(PeerReply::Synced(page)))
     }

@@ -6,6 +6,7 @@ use crate::coordinator::get::{Get, GetAnswer};
 use crate::coordinator::plan::WritePlan;
 use crate::coordinator::put::{Minted, Put, PutAnswer};
 use crate::coordinator::{Origin, Step};
+use crate::planted::{self, Bug};
 use crate::replica::Mint;
 use crate::storage::{MetaKey, Storage, StorageError, Table};
 use bytes::Bytes;
@@ -105,7 +106,7 @@ impl<S: Storage> Kernel<S> {
             }
             GetAnswer::DeadlinePassed => return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects),
         };
-        if now.mono >= write.plan.route.deadline {
+        if now.mono >= write.plan.route.deadline && !planted::is(Bug::ExpiredDeadlineExecuted) {
             return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects); // The timer is behind the answer.
         }
         // Events of our own that we do not know of: we have forgotten. A context alone may have been made up by a client.
@@ -192,7 +193,10 @@ impl<S: Storage> Kernel<S> {
         let partition = put.plan.route.partition;
         let list = self.layout.preference(partition).expect("plans are made from the same layout");
         // An owner that cannot be reached learns of the write by its clock; under `sloppy` also by a hint.
-        let others = self.reachable_others(now, partition);
+        let mut others = self.reachable_others(now, partition);
+        if planted::is(Bug::NonOwnerCounted) {
+            others.extend(self.reachable_fallbacks(now, partition));
+        }
         let me = self.config.node;
         let unreachable = |owner: &&NodeId| **owner != me && !self.liveness.reachable(**owner, now.mono);
         let missing: Vec<NodeId> = list.owners().iter().filter(unreachable).copied().collect();

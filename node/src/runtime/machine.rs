@@ -43,6 +43,28 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Keeps the allocator from holding on to memory per thread; to be called before there are threads.
+#[cfg(target_env = "gnu")]
+pub fn share_memory_between_threads() {
+    /// Regions of memory that threads allocate from; by default there may be eight for each core.
+    const ARENAS_MAX: libc::c_int = 2;
+    // SAFETY: it takes two numbers and sets a parameter of malloc; there are no other threads yet.
+    let _taken = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX) };
+}
+
+/// Gives memory back that was freed but is still held.
+#[cfg(target_env = "gnu")]
+pub fn return_free_memory() {
+    // SAFETY: malloc_trim may be called at any time, from any thread.
+    let _returned = unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub fn share_memory_between_threads() {}
+
+#[cfg(not(target_env = "gnu"))]
+pub fn return_free_memory() {}
+
 /// Which boot of the machine this is.
 pub fn boot() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string())

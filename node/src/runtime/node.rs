@@ -40,6 +40,8 @@ const CLIENT_CONNECTIONS_PER_IP_MAX: usize = 512;
 const NEWS_MAX: usize = 64;
 /// Looks at the disk, the memory, and folds the samples of the metrics.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Gives freed memory back to the machine.
+const MEMORY_RETURNED_EVERY: Duration = Duration::from_secs(30);
 /// While the node drains.
 const IDLE_ASKED_EVERY: Duration = Duration::from_millis(20);
 /// For the last datagrams, the word of why the node goes among them.
@@ -272,10 +274,13 @@ impl Node {
     ) -> Result<Reason, NodeError> {
         let mut tick = interval(WATCH_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut memory = interval(MEMORY_RETURNED_EVERY);
+        memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 signal = stop.asked() => return Ok(Reason::Asked(signal)),
                 _ = tick.tick() => self.look_around(config),
+                _ = memory.tick() => machine::return_free_memory(),
                 told = news.recv() => match told.expect("the shards hold a sender for as long as they run") {
                     News::StorageFailed(error) => return Ok(Reason::StorageFailed(error)),
                     News::Amnesia { peer, partition, remembered, known } => {

@@ -97,7 +97,7 @@ pub async fn keep_dialling(exchange: Arc<Exchange>, endpoint: Endpoint, peer: No
                 last_failure.clear();
                 let end = link(&exchange, &peer, &connection).await;
                 finish(&exchange, Plane::Peer, &connection, &end);
-                tracing::warn!(peer = peer.name, ?end, "link down");
+                tracing::warn!(peer = peer.name, why = end.why(), "link down");
             }
             Err(failure) if failure == last_failure => tracing::debug!(peer = peer.name, failure, "still no link"),
             Err(failure) => {

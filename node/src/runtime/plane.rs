@@ -8,7 +8,7 @@ use super::lane::{LaneError, ReadBudget};
 use super::router::Router;
 use super::switchboard::Switchboard;
 use crate::metrics::Metrics;
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream};
 use quorate_ring::id::NodeId;
 use std::future::Future;
 use std::sync::Arc;
@@ -146,10 +146,20 @@ pub enum End {
     Gone(String),
 }
 
+impl End {
+    pub fn why(&self) -> &str {
+        match self {
+            End::Closed(close) => &close.reason,
+            End::Gone(cause) => cause,
+        }
+    }
+}
+
 impl From<LaneError> for End {
     fn from(error: LaneError) -> Self {
         match error {
             LaneError::Close(close) => End::Closed(close),
+            LaneError::Broken(ReadError::ConnectionLost(cause)) => cause.into(),
             LaneError::Broken(cause) => End::Gone(cause.to_string()),
         }
     }

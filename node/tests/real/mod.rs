@@ -100,9 +100,20 @@ impl Cluster {
 
     /// Starts a node.
     pub fn spawn(&self, id: u16) -> RealNode {
+        self.spawn_by(id, program())
+    }
+
+    /// Starts a node whose disk takes no file longer than this: writing more is an error.
+    pub fn spawn_on_a_small_disk(&self, id: u16, file_kib_max: u32) -> RealNode {
+        let mut shell = Command::new("bash");
+        let limit = format!("trap '' XFSZ; ulimit -f {file_kib_max}; exec \"$@\"");
+        shell.arg("-c").arg(limit).arg("bash").arg(env!("CARGO_BIN_EXE_quorate-node"));
+        self.spawn_by(id, shell)
+    }
+
+    fn spawn_by(&self, id: u16, mut command: Command) -> RealNode {
         let log_path = self.path().join(format!("n{id}.log"));
         let log = fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
-        let mut command = program();
         command.arg("run").arg("--config").arg(self.config(id)).stdout(Stdio::null()).stderr(log);
         let node = self.layout.topology().node(NodeId(id)).unwrap();
         RealNode {

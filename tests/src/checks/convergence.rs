@@ -45,6 +45,12 @@ impl<'a> Replicas<'a> {
         Ok(Self { nodes, clocks })
     }
 
+    fn floor(&self, node: NodeId, partition: Partition) -> Option<&Context> {
+        let shards = &self.nodes[usize::from(node.0) - 1].shards;
+        let mut replicas = shards.iter().flat_map(|shard| shard.kernel.replicas());
+        replicas.find(|(held, _)| *held == partition).map(|(_, replica)| replica.floor())
+    }
+
     fn row(&self, node: NodeId, row: &[u8]) -> Option<Bytes> {
         let disk = &self.nodes[usize::from(node.0) - 1].disk;
         disk.get(Table::Objects, row).ok().flatten()
@@ -67,7 +73,8 @@ impl Checks {
                 let theirs = theirs.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default();
                 let ours = decoded.clone().unwrap_or_default();
                 if ours.siblings() != theirs.siblings() {
-                    let text = format!("{first} holds {ours:?}, {other} holds {theirs:?}");
+                    let floors: Vec<_> = key.owners.iter().map(|owner| replicas.floor(*owner, key.partition)).collect();
+                    let text = format!("{first} holds {ours:?}, {other} holds {theirs:?}, floors are {floors:?}");
                     return Err(apart(Some(number), text));
                 }
             }

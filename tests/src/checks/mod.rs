@@ -24,6 +24,7 @@ use crate::sim::node::SimNode;
 use crate::sim::options::Options;
 use deadlines::Deadlines;
 use quorate_node::kernel::{Effect, Event, Kernel};
+use quorate_ring::id::NodeId;
 use quorate_ring::topology::Durability;
 use quorate_ring::version::Context;
 use quorate_ring::wire::client::{Receipt, Uncertain};
@@ -158,15 +159,18 @@ impl Checks {
     }
 
     /// A node lost its disk.
-    pub fn disk_lost(&mut self, node: usize, now_us: u64) {
+    pub fn disk_lost(&mut self, node: usize, now_us: u64, nodes: &[SimNode], keys: &Keys) {
         self.lost_us[node] = Some(now_us);
-        self.truth.forget_holder(node, Durability::Sync);
+        self.truth.forget_holder(node, Durability::Sync, |key, dot, holder| {
+            let target = NodeId(holder.target.map_or(0, |target| target as u16 + 1));
+            receipts::hint_holds(&nodes[holder.node].disk, target, keys.get(key), dot)
+        });
     }
 
     /// A node lost what it had acked at `async`.
     pub fn async_lost(&mut self, node: usize, now_us: u64) {
         self.lost_us[node] = Some(now_us);
-        self.truth.forget_holder(node, Durability::Async);
+        self.truth.forget_holder(node, Durability::Async, |_, _, _| true);
     }
 
     /// A write was answered "applied". Returns the context that the client got.

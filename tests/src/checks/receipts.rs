@@ -95,13 +95,17 @@ fn holds(ack: &Ack, dot: Dot, key: &Key, nodes: &[SimNode]) -> bool {
     match ack.standing {
         Standing::Owner => owner(ack.node),
         Standing::Fallback { target } => {
-            let disk = &nodes[usize::from(ack.node.0) - 1].disk;
-            let row = hint_key(target, key.partition, key.bucket.id, &key.bytes);
-            let hint = disk.get(Table::Hints, &row).ok().flatten();
-            let folded = hint.and_then(|bytes| HintRecord::decode(&bytes).ok()).is_some_and(|h| h.dots.contains(&dot));
-            folded || owner(target) // It may have been delivered by now.
+            // It may have been delivered by now.
+            hint_holds(&nodes[usize::from(ack.node.0) - 1].disk, target, key, dot) || owner(target)
         }
     }
+}
+
+/// Whether a fallback keeps a hint with an event for an owner.
+pub fn hint_holds(disk: &SimDisk, target: NodeId, key: &Key, dot: Dot) -> bool {
+    let row = hint_key(target, key.partition, key.bucket.id, &key.bytes);
+    let hint = disk.get(Table::Hints, &row).ok().flatten();
+    hint.and_then(|bytes| HintRecord::decode(&bytes).ok()).is_some_and(|hint| hint.dots.contains(&dot))
 }
 
 /// Whether a replica holds an event, or what supersedes it: in its log, below its floor, or by what it knows of the key.

@@ -6,10 +6,10 @@ use crate::sim::keys::Keys;
 use crate::sim::load::{Kind, Load, Op, Stated};
 use quorate_node::kernel::{Effect, Kernel};
 use quorate_node::storage::{LogEntry, MetaKey, Table, parse_log_key, parse_object_key};
-use quorate_ring::id::{ActorId, OpId, Partition};
+use quorate_ring::id::{ActorId, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Clock, Context, Dot, Hlc, Object};
-use quorate_ring::wire::client::{Receipt, Standing};
+use quorate_ring::wire::client::{Ack, Receipt, Standing};
 use quorate_ring::wire::peer::{PeerRequest, Replicate};
 use std::collections::BTreeMap;
 
@@ -70,13 +70,22 @@ impl Minted {
     }
 }
 
+/// A node that acked a write.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder {
+    pub node: usize,
+    pub durability: Durability,
+    /// The owner for whom it keeps a hint.
+    pub target: Option<usize>,
+}
+
 /// A write that a client was told is applied.
 pub struct Acked {
     pub event: u32,
     /// Distinct owners that acked.
     pub owners: usize,
     /// Nodes that hold it by their own word, and whose disk has not been lost since.
-    pub holders: Vec<(usize, Durability)>,
+    pub holders: Vec<Holder>,
     pub at_us: u64,
 }
 
@@ -252,8 +261,16 @@ impl Truth {
 
     /// `lost` says whether a node's disk was lost since the write began.
     pub fn acknowledge(&mut self, op: &Op, receipt: &Receipt, at_us: u64, lost: impl Fn(usize) -> bool) {
-        let holders = receipt.acks.iter().map(|ack| (usize::from(ack.node.0) - 1, ack.durability));
-        let holders = holders.filter(|(node, _)| !lost(*node)).collect();
+        let index = |node: NodeId| usize::from(node.0) - 1;
+        let holder = |ack: &Ack| Holder {
+            node: index(ack.node),
+            durability: ack.durability,
+            target: match ack.standing {
+                Standing::Owner => None,
+                Standing::Fallback { target } => Some(index(target)),
+            },
+        };
+        let holders = receipt.acks.iter().map(holder).filter(|holder| !lost(holder.node)).collect();
         let owners = receipt.acks.iter().filter(|ack| ack.standing == Standing::Owner).count();
         let history = self.history_mut(op.key);
         if let Some(event) = history.by_dot.get(&receipt.dot).copied() {
@@ -261,10 +278,18 @@ impl Truth {
         }
     }
 
-    /// A node lost its disk, or what it had acked at `async`.
-    pub fn forget_holder(&mut self, node: usize, up_to: Durability) {
-        for acked in self.keys.iter_mut().flat_map(|history| &mut history.acked) {
-            acked.holders.retain(|(holder, durability)| *holder != node || *durability > up_to);
+    /// A node lost its disk, or what it had acked at `async`. What a fallback has handed to it is lost, too: `hinted`
+    /// says whether the fallback still keeps a hint of an event.
+    pub fn forget_holder(&mut self, node: usize, up_to: Durability, hinted: impl Fn(u32, Dot, Holder) -> bool) {
+        for (key, history) in self.keys.iter_mut().enumerate() {
+            for acked in &mut history.acked {
+                let dot = history.events[acked.event as usize].dot;
+                acked.holders.retain(|holder| {
+                    let own = holder.node == node && holder.durability <= up_to;
+                    let handed = holder.target == Some(node) && !hinted(key as u32, dot, *holder);
+                    !own && !handed
+                });
+            }
         }
     }
 

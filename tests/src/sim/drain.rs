@@ -266,7 +266,7 @@ impl World {
         }
         let text = if copy.is_some() { "an old copy takes the place of its disk" } else { "its disk is lost" };
         self.trace.say(self.now_us, None, || format!("{id}: {text}"));
-        self.checks.disk_lost(index, self.now_us);
+        self.checks.disk_lost(index, self.now_us, &self.nodes, &self.keys);
         Ok(())
     }
 }

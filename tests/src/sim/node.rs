@@ -5,6 +5,7 @@ use super::disk::{Batch, Image, SimDisk};
 use super::options::Options;
 use super::rng::Rng;
 use quorate_node::kernel::{Effect, Event, Kernel, Now, ShardConfig};
+use quorate_node::planted::{self, Bug};
 use quorate_node::storage::StorageError;
 use quorate_ring::id::{ActorId, NodeId};
 use quorate_ring::placement::Layout;
@@ -101,7 +102,9 @@ impl SimNode {
     pub fn start(&mut self, layout: &Arc<Layout>, options: &Options, rng: &mut Rng) -> Result<(), StorageError> {
         let fresh = ActorId::new(self.id, rng.word());
         if std::mem::take(&mut self.forgot) {
-            self.actor = fresh;
+            if !planted::is(Bug::KeepActor) {
+                self.actor = fresh;
+            }
             self.rebuilding.fill(true);
         }
         let count = self.rebuilding.len() as u8;
@@ -115,6 +118,7 @@ impl SimNode {
                 ping_every: Duration::from_millis(options.ping_every_ms),
                 operations_max: options.operations_max,
                 hint_bytes_max: options.hint_bytes_max,
+                page_bytes: options.page_bytes,
                 clock_drift_max: Duration::from_millis(options.clock_drift_max_ms),
                 ..ShardConfig::new(self.id, self.actor, seed)
             };

@@ -63,6 +63,7 @@ pub struct Options {
     pub redial_us: u64,
     pub operations_max: usize,
     pub hint_bytes_max: u64,
+    pub page_bytes: u32,
     pub drift_ppm_max: i64,
     pub skew_ms_max: i64,
     pub clock_drift_max_ms: u64,
@@ -109,6 +110,7 @@ impl Options {
             redial_us: rng.between(20_000, 500_000),
             operations_max: *rng.pick(&[16, 64, 16_384, 16_384]),
             hint_bytes_max: *rng.pick(&[2_000, 1 << 20, 1 << 28]),
+            page_bytes: *rng.pick(&[1, 200, 2_000, 1 << 18]),
             drift_ppm_max: on(Fault::Drift, *rng.pick(&[0, 100, 500, 20_000])) as i64,
             skew_ms_max: on(Fault::Drift, *rng.pick(&[0, 50, 2_000, 600_000])) as i64,
             clock_drift_max_ms: *rng.pick(&[200, 2_000, 60_000]),
@@ -157,8 +159,13 @@ impl fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "  nodes: fsync {} to {} us, ping every {} ms, {} operations and {} bytes of hints at the most",
-            self.fsync_us.0, self.fsync_us.1, self.ping_every_ms, self.operations_max, self.hint_bytes_max
+            "  nodes: fsync {} to {} us, ping every {} ms, {} operations and {} bytes of hints at the most, pages of {} bytes",
+            self.fsync_us.0,
+            self.fsync_us.1,
+            self.ping_every_ms,
+            self.operations_max,
+            self.hint_bytes_max,
+            self.page_bytes
         )?;
         write!(
             f,
