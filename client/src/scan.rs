@@ -3,6 +3,7 @@
 //! Pages of several owners are merged like sorted files; what is held is one page of each. An owner that fails is
 //! replaced by another of the partition, which goes on behind the last key that was given out.
 
+mod owner;
 mod unite;
 
 use crate::budget::{backoff, random};

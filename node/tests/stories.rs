@@ -214,6 +214,32 @@ fn a_page_shows_what_one_node_holds() {
 }
 
 #[test]
+fn the_log_of_a_partition_comes_in_pages_and_in_order() {
+    let mut world = World::new(3);
+    world.kill(3); // What not every owner has seen stays in the log.
+    for op in 0..9 {
+        world.put(1, write(1, "key", "v", Supersede::Local, op + 1));
+    }
+    let mut seqs = Vec::new();
+    for index in 0..8 {
+        let mut after = None;
+        loop {
+            let partition = quorate_ring::id::Partition { n: 3, index };
+            let log = LogRequest { epoch: quorate_ring::id::Epoch(1), partition, after, bytes_max: 100 };
+            let Some(ClientReply::LogPage(page)) = world.ask(1, ClientRequest::Log(log)) else { panic!("no page") };
+            assert!(page.records.iter().all(|record| record.key == "key"));
+            seqs.extend(page.records.iter().map(|record| record.dot.seq()));
+            after = page.records.last().map(|record| record.dot);
+            if page.done {
+                break;
+            }
+            assert!(after.is_some(), "a page that is not the last holds something");
+        }
+    }
+    assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
 fn an_owner_that_was_away_pulls_what_it_missed() {
     let mut world = World::new(3);
     world.put(1, write(1, "before", "v", Supersede::Nothing, 1));

@@ -303,6 +303,10 @@ fn act(node: NodeId, request: ClientRequest, script: &Mutex<Script>) -> Play {
         ClientRequest::Write(_) => ClientReply::Written(receipt(node, 1, false)),
         ClientRequest::Read(_) => ClientReply::Read(answer(&[])),
         ClientRequest::Scan(_) => ClientReply::Page(ScanPage { records: Vec::new(), done: true, base: Context::new() }),
+        ClientRequest::Log(_) => {
+            let (actor, base) = (ActorId::new(node, 1), Context::new());
+            ClientReply::LogPage(LogPage { actor, base, records: Vec::new(), done: true })
+        }
         ClientRequest::Status(_) => {
             ClientReply::Status(NodeStatus { node: node.0, state: "serving".to_string(), ..NodeStatus::default() })
         }

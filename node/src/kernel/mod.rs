@@ -7,6 +7,7 @@
 mod clocks;
 mod event;
 mod hints;
+mod logs;
 mod operations;
 mod peers;
 mod reads;
@@ -280,6 +281,10 @@ impl<S: Storage> Kernel<S> {
             ClientRequest::Read(read) => return self.read(now, origin, arrived, &read, effects),
             ClientRequest::Scan(scan) => match self.scan(&scan)? {
                 Ok(page) => ClientReply::Page(page),
+                Err(refusal) => ClientReply::Refused(refusal),
+            },
+            ClientRequest::Log(log) => match self.log_page(&log)? {
+                Ok(page) => ClientReply::LogPage(page),
                 Err(refusal) => ClientReply::Refused(refusal),
             },
             ClientRequest::Status(_) => ClientReply::Status(self.status(now)),

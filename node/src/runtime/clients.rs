@@ -90,7 +90,11 @@ impl Session<'_> {
                 self.exchange.router.cancelled(self.id, request);
                 Ok(())
             }
-            ClientRequest::Write(_) | ClientRequest::Read(_) | ClientRequest::Scan(_) | ClientRequest::Status(_) => {
+            ClientRequest::Write(_)
+            | ClientRequest::Read(_)
+            | ClientRequest::Scan(_)
+            | ClientRequest::Log(_)
+            | ClientRequest::Status(_) => {
                 let passed = self.exchange.router.client(self.id, request, arrived, message);
                 passed.or_else(|full| {
                     self.exchange.metrics.inbox_refused();

@@ -114,6 +114,7 @@ impl Router {
             ClientRequest::Write(write) => self.shard_of_key(write.bucket, &write.key),
             ClientRequest::Read(read) => self.shard_of_key(read.bucket, &read.key),
             ClientRequest::Scan(scan) => usize::from(shard_of(scan.partition, self.shards())),
+            ClientRequest::Log(log) => usize::from(shard_of(log.partition, self.shards())),
             ClientRequest::Hello(_) | ClientRequest::Status(_) | ClientRequest::Cancel(_) => 0,
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Clock, Context, Dot, Hlc, Object, SeqSet};
-use quorate_ring::wire::client::{Cancel, ClientRequest, Hello, ScanRequest, StatusRequest};
+use quorate_ring::wire::client::{Cancel, ClientRequest, Hello, LogRequest, ScanRequest, StatusRequest};
 use quorate_ring::wire::peer::{
     ClockNews, Coordinate, Fetch, Greet, PeerRequest, Ping, Pull, Purpose, Replicate, StoreHint, SyncRequest,
 };
@@ -33,11 +33,13 @@ pub fn client_frames() -> Vec<Vec<u8>> {
         after: None,
         bytes_max: 1000,
     };
+    let log = LogRequest { epoch: Epoch(1), partition: scan.partition, after: None, bytes_max: 1000 };
     let messages = [
         ClientRequest::Hello(Hello { minor: PROTOCOL_MINOR, cluster: Some(CLUSTER) }),
         ClientRequest::Write(put(KEY, b"value")),
         ClientRequest::Read(get(KEY)),
         ClientRequest::Scan(scan),
+        ClientRequest::Log(log),
         ClientRequest::Status(StatusRequest {}),
         ClientRequest::Cancel(Cancel {}),
     ];

@@ -2,7 +2,7 @@
 
 use super::failure::{Doubt, Refusal};
 use super::messages;
-use crate::id::{BucketId, ClusterId, Epoch, NodeId, OpId, Partition};
+use crate::id::{ActorId, BucketId, ClusterId, Epoch, NodeId, OpId, Partition};
 use crate::topology::{Count, Durability, QuorumKind};
 use crate::version::{ContextToken, Dot, Hlc};
 use bytes::Bytes;
@@ -20,6 +20,8 @@ messages! {
         5 => Status(StatusRequest),
         /// The request with this id is of no interest any more; it may still take effect. Not answered.
         6 => Cancel(Cancel),
+        /// One page of the log that this very node keeps of a partition.
+        7 => Log(LogRequest),
     }
 }
 
@@ -35,6 +37,7 @@ messages! {
         70 => Refused(Refusal),
         /// A write that may have taken effect, or may yet.
         71 => Unknown(Uncertain),
+        72 => LogPage(LogPage),
     }
 }
 
@@ -226,6 +229,37 @@ pub struct ScanPage {
     pub done: bool,
     /// The replica's clock has seen all of this: what "not in the page" means.
     pub base: crate::version::Context,
+}
+
+/// For whoever verifies that a cluster has settled: what is left in the log says what is not settled yet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogRequest {
+    pub epoch: Epoch,
+    pub partition: Partition,
+    /// Go on behind this entry.
+    pub after: Option<Dot>,
+    /// About how many bytes of entries to send; at least one entry is sent.
+    pub bytes_max: u32,
+}
+
+/// An entry of the log: which key an event wrote.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogRecord {
+    pub dot: Dot,
+    pub bucket: BucketId,
+    pub key: Bytes,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LogPage {
+    /// The actor under which the node mints now. An actor of no node any more is that of a lost disk.
+    pub actor: ActorId,
+    /// The base of the replica's clock.
+    pub base: crate::version::Context,
+    /// In the order of (actor, seq).
+    pub records: Vec<LogRecord>,
+    /// Nothing follows the last record.
+    pub done: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

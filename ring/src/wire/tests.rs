@@ -62,6 +62,9 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         deadline_ms: 5000,
     };
     client_request("read", ClientRequest::Read(read));
+    let partition = Partition { n: 3, index: 7 };
+    let log = LogRequest { epoch: Epoch(1), partition, after: Some(Dot(ACTOR, 2)), bytes_max: 4096 };
+    client_request("log", ClientRequest::Log(log));
     let mut client_reply = |name, message: ClientReply| {
         let mut out = Vec::new();
         message.write(42, &mut out);
@@ -70,6 +73,9 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     client_reply("refused", ClientReply::Refused(Refusal::Unavailable { needed: 2, got: 1 }));
     let uncertain = Uncertain { doubt: Doubt::Deadline, needed: 2, acks: vec![ack()] };
     client_reply("unknown", ClientReply::Unknown(uncertain));
+    let record = LogRecord { dot: Dot(ACTOR, 9), bucket: BucketId(1), key: Bytes::from_static(b"key") };
+    let base = Context::of(Dot(ACTOR, 3));
+    client_reply("log-page", ClientReply::LogPage(LogPage { actor: ACTOR, base, records: vec![record], done: true }));
     let mut peer_request = |name, message: PeerRequest| {
         let mut out = Vec::new();
         message.write(42, &mut out);

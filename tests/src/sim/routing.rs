@@ -31,6 +31,7 @@ pub fn client_way(layout: &Layout, message: &ClientRequest, shards: u8) -> Way {
         ClientRequest::Write(m) => of_key(layout, m.bucket, &m.key, shards),
         ClientRequest::Read(m) => of_key(layout, m.bucket, &m.key, shards),
         ClientRequest::Scan(m) => of_partition(m.partition, shards),
+        ClientRequest::Log(m) => of_partition(m.partition, shards),
         ClientRequest::Hello(_) | ClientRequest::Status(_) | ClientRequest::Cancel(_) => Way::All,
     }
 }
