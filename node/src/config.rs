@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are refused with their line. Everything is checked once, here, and is a [`Config`] afterwards.
 
+use quorate_ring::id::BucketId;
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Node, Topology};
 use serde::Deserialize;
@@ -55,6 +56,12 @@ pub struct Settings {
     /// Requests of clients that may wait for a shard, in bytes; beyond it they are refused as overloaded.
     #[arg(long, env = "QUORATE_INBOX_BYTES", value_name = "BYTES")]
     pub inbox_bytes: Option<u64>,
+    /// Measure, and show what was measured at /metrics.
+    #[arg(long, env = "QUORATE_METRICS", value_name = "YES")]
+    pub metrics: Option<bool>,
+    /// Bucket in which a small write is made every 2 s, and looked for at the other owners. None: no such writes.
+    #[arg(long, env = "QUORATE_CANARY_BUCKET", value_name = "NAME")]
+    pub canary_bucket: Option<String>,
     /// Client connections at the same time.
     #[arg(long, env = "QUORATE_CLIENT_CONNECTIONS_MAX", value_name = "COUNT")]
     pub client_connections_max: Option<usize>,
@@ -92,6 +99,8 @@ pub struct Config {
     pub block_cache_bytes: u64,
     pub disk_reserve_bytes: u64,
     pub inbox_bytes: usize,
+    pub metrics: bool,
+    pub canary_bucket: Option<BucketId>,
     pub client_connections_max: usize,
     pub drain: Duration,
     pub log: String,
@@ -170,6 +179,8 @@ impl Settings {
             block_cache_bytes: self.block_cache_bytes.or(base.block_cache_bytes),
             disk_reserve_bytes: self.disk_reserve_bytes.or(base.disk_reserve_bytes),
             inbox_bytes: self.inbox_bytes.or(base.inbox_bytes),
+            metrics: self.metrics.or(base.metrics),
+            canary_bucket: self.canary_bucket.or(base.canary_bucket),
             client_connections_max: self.client_connections_max.or(base.client_connections_max),
             drain_seconds: self.drain_seconds.or(base.drain_seconds),
             log: self.log.or(base.log),
@@ -182,6 +193,8 @@ impl Settings {
         let topology = read_topology(&topology_path)?;
         let name = need("node", self.node)?;
         let node = named(&topology, &topology_path, &name)?;
+        let canary_bucket = self.canary_bucket.filter(|name| !name.is_empty());
+        let canary_bucket = canary_bucket.map(|name| canary(&topology, name)).transpose()?;
         let layout = Layout::new(Arc::new(topology))
             .map_err(|cause| ConfigError::Placement { topology: topology_path.clone(), cause })?;
         let admin_address = self.admin_address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9101)));
@@ -203,6 +216,8 @@ impl Settings {
             block_cache_bytes: range("block_cache_bytes", self.block_cache_bytes, 64 * MIB, (MIB, u64::MAX))?,
             disk_reserve_bytes: self.disk_reserve_bytes.unwrap_or(512 * MIB),
             inbox_bytes: inbox_bytes as usize,
+            metrics: self.metrics.unwrap_or(true),
+            canary_bucket,
             client_connections_max: range(
                 "client_connections_max",
                 self.client_connections_max.map(|n| n as u64),
@@ -233,6 +248,13 @@ fn named(topology: &Topology, path: &Path, name: &str) -> Result<Node, ConfigErr
         let have: Vec<&str> = topology.nodes.iter().map(|node| node.name.as_str()).collect();
         ConfigError::NotInTopology { topology: path.to_path_buf(), name: name.to_string(), have: have.join(", ") }
     })
+}
+
+fn canary(topology: &Topology, name: String) -> Result<BucketId, ConfigError> {
+    let have: Vec<&str> = topology.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    let expected = format!("a bucket of the topology ({})", have.join(", "));
+    let found = topology.bucket_named(&name).map(|bucket| bucket.id);
+    found.ok_or(ConfigError::Value { key: "canary_bucket", expected, got: name })
 }
 
 fn need<T>(key: &'static str, value: Option<T>) -> Result<T, ConfigError> {

@@ -1,47 +1,20 @@
-//! What a node shows to Prometheus: every name, what it means, and a cached handle for each.
+//! What a node shows to Prometheus: a cached handle for each series, and what sets it.
 //!
 //! Each node has its own recorder, so that several may live in one process. Every series with a fixed set of labels
 //! stands at 0 from the start, so that a rate sees its first step.
 
-use crate::kernel::{Measure, Outcome};
-use metrics::{Counter, Gauge, Histogram, Label, Unit};
+pub mod names;
+
+use crate::kernel::{Asked, Consistency, Measure, Outcome, WriteOp};
+use crate::storage::rocks::{Health, LEVELS};
+use metrics::{Counter, Gauge, Histogram, Label, NoopRecorder};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use names::*;
 use quorate_ring::id::NodeId;
-use quorate_ring::wire::client::NodeStatus;
+use quorate_ring::wire::client::{NodeStatus, PartitionStates, PeerStatus};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-pub const BUILD_INFO: &str = "quorate_build_info";
-pub const START_TIME: &str = "quorate_start_time_seconds";
-pub const STATE: &str = "quorate_state";
-pub const REQUESTS: &str = "quorate_requests_total";
-pub const REQUEST_DURATION: &str = "quorate_request_duration_seconds";
-pub const SIBLINGS: &str = "quorate_siblings";
-pub const SET_ASIDE: &str = "quorate_set_aside_total";
-pub const MERGED_DOTS: &str = "quorate_merged_dots_total";
-pub const READ_REPAIRS: &str = "quorate_read_repairs_total";
-pub const CLOCK_OFFSET: &str = "quorate_clock_offset_seconds";
-pub const CLOCK_AHEAD: &str = "quorate_clock_ahead_total";
-pub const HANDED_OFF: &str = "quorate_hints_handed_off_total";
-pub const HINTS_PENDING: &str = "quorate_hints_pending";
-pub const HINTS_BYTES: &str = "quorate_hints_bytes";
-pub const PULLED_DOTS: &str = "quorate_pulled_dots_total";
-pub const FULL_SYNCS: &str = "quorate_full_syncs_total";
-pub const ERASED: &str = "quorate_erased_objects_total";
-pub const PEER_UP: &str = "quorate_peer_up";
-pub const PEER_LAG: &str = "quorate_peer_lag_dots";
-pub const PARTITIONS_OWNED: &str = "quorate_partitions_owned";
-pub const COMMIT_DURATION: &str = "quorate_commit_duration_seconds";
-pub const COMMIT_ROWS: &str = "quorate_commit_rows";
-pub const BATCH_EVENTS: &str = "quorate_batch_events";
-pub const INBOX_BYTES: &str = "quorate_inbox_bytes";
-pub const INBOX_REFUSED: &str = "quorate_inbox_refused_total";
-pub const CONNECTIONS: &str = "quorate_connections";
-pub const CONNECTIONS_REFUSED: &str = "quorate_connections_refused_total";
-pub const LANE_DROPPED: &str = "quorate_lane_dropped_total";
-pub const DISK_FREE: &str = "quorate_disk_free_bytes";
-pub const RESIDENT: &str = "quorate_resident_bytes";
 
 const SECONDS: [f64; 16] =
     [0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -52,7 +25,21 @@ pub const PLANES: [&str; 2] = ["client", "peer"];
 pub const CLASSES: [&str; 3] = ["urgent", "work", "repair"];
 /// Why a connection was refused.
 pub const REFUSALS: [&str; 5] = ["connections", "connections_of_one_address", "handshakes", "tls", "protocol"];
+/// How another node looks from here.
+pub const PEER_STATES: [&str; 3] = ["up", "suspect", "down"];
+/// Owners of a key whose acks are told apart, from the second on; further ones count with the last.
+const OWNERS_TOLD_APART: u8 = 7;
 
+/// What a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    Put,
+    Delete,
+    Get,
+}
+
+const OPS: [Op; 3] = [Op::Put, Op::Delete, Op::Get];
+const CONSISTENCIES: [Consistency; 4] = [Consistency::One, Consistency::Quorum, Consistency::All, Consistency::Other];
 const OUTCOMES: [Outcome; 7] = [
     Outcome::Ok,
     Outcome::NotFound,
@@ -62,6 +49,26 @@ const OUTCOMES: [Outcome; 7] = [
     Outcome::Overloaded,
     Outcome::Error,
 ];
+const ASKED: [Asked; 5] = [Asked::Replicate, Asked::Hint, Asked::Fetch, Asked::Handoff, Asked::Page];
+
+impl Op {
+    fn name(self) -> &'static str {
+        match self {
+            Op::Put => "put",
+            Op::Delete => "delete",
+            Op::Get => "get",
+        }
+    }
+}
+
+fn consistency_name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::One => "one",
+        Consistency::Quorum => "quorum",
+        Consistency::All => "all",
+        Consistency::Other => "other",
+    }
+}
 
 fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
@@ -75,45 +82,122 @@ fn outcome_name(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Requests of one kind that this node coordinated.
-struct Requests {
-    outcomes: BTreeMap<Outcome, Counter>,
+fn asked_name(asked: Asked) -> &'static str {
+    match asked {
+        Asked::Replicate => "replicate",
+        Asked::Hint => "hint",
+        Asked::Fetch => "fetch",
+        Asked::Handoff => "handoff",
+        Asked::Page => "page",
+    }
+}
+
+/// Requests of one kind, by how many owners they wait for and how they ended. A table, so that the way to a handle is
+/// two steps.
+struct Requests([Consistent; CONSISTENCIES.len()]);
+
+struct Consistent {
+    outcomes: [Counter; OUTCOMES.len()],
     duration: Histogram,
 }
 
 impl Requests {
-    fn new(op: &'static str) -> Self {
-        let counted = |outcome| {
-            let counter = counter!(REQUESTS, "op" => op, "outcome" => outcome_name(outcome));
-            counter.absolute(0);
-            (outcome, counter)
-        };
-        Self {
-            outcomes: OUTCOMES.into_iter().map(counted).collect(),
-            duration: histogram!(REQUEST_DURATION, "op" => op),
-        }
+    fn new(op: Op) -> Self {
+        let op = op.name();
+        Self(CONSISTENCIES.map(consistency_name).map(|consistency| Consistent {
+            outcomes: OUTCOMES.map(outcome_name).map(|outcome| {
+                zero(counter!(REQUESTS, "op" => op, "consistency" => consistency, "outcome" => outcome))
+            }),
+            duration: histogram!(REQUEST_DURATION, "op" => op, "consistency" => consistency),
+        }))
     }
 
-    fn answered(&self, outcome: Outcome, took: Duration) {
-        if let Some(counter) = self.outcomes.get(&outcome) {
-            counter.increment(1);
-        }
-        self.duration.record(took.as_secs_f64());
+    fn answered(&self, consistency: Consistency, outcome: Outcome, took: Duration) {
+        let of = &self.0[consistency as usize];
+        of.outcomes[outcome as usize].increment(1);
+        of.duration.record(took.as_secs_f64());
+    }
+
+    /// Refused before anyone looked at it: it took no time.
+    fn shed(&self) {
+        self.0[Consistency::Other as usize].outcomes[Outcome::Overloaded as usize].increment(1);
     }
 }
 
-/// How this node sees one peer.
-struct PeerGauges {
+/// How this node sees one peer, and what it keeps for it.
+struct Peer {
     up: Gauge,
-    lag: Gauge,
+    lag_dots: Gauge,
+    lag_oldest: Gauge,
+    clock_known: Gauge,
     clock_offset: Gauge,
+    hints_pending: Gauge,
+    hints_bytes: Gauge,
+    hints_oldest: Gauge,
+    canary_waiting: Gauge,
+    canary_duration: Histogram,
 }
 
-/// The handles of one node's metrics.
+impl Peer {
+    fn new(name: &str) -> Self {
+        let label = || vec![Label::new("peer", name.to_string())];
+        Self {
+            up: gauge!(PEER_UP, label()),
+            lag_dots: gauge!(LAG_DOTS, label()),
+            lag_oldest: gauge!(LAG_OLDEST, label()),
+            clock_known: gauge!(CLOCK_KNOWN, label()),
+            clock_offset: gauge!(CLOCK_OFFSET, label()),
+            hints_pending: gauge!(HINTS_PENDING, label()),
+            hints_bytes: gauge!(HINTS_BYTES, label()),
+            hints_oldest: gauge!(HINTS_OLDEST, label()),
+            canary_waiting: gauge!(CANARY_WAITING, label()),
+            canary_duration: histogram!(CANARY_DURATION, label()),
+        }
+    }
+
+    fn status(&self, status: &PeerStatus) {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        self.up.set(flag(status.state == "up"));
+        self.lag_dots.set(status.lag_dots as f64);
+        self.lag_oldest.set(seconds(status.lag_oldest_ms));
+        self.clock_known.set(flag(status.clock_known));
+        self.hints_pending.set(status.hints_pending as f64);
+        self.hints_bytes.set(status.hints_bytes as f64);
+        self.hints_oldest.set(seconds(status.hints_oldest_ms));
+        self.canary_waiting.set(seconds(status.canary_waiting_ms));
+    }
+}
+
+/// Partitions by state, for one kind of request.
+struct Partitions([Gauge; 3]);
+
+impl Partitions {
+    fn new(op: &'static str) -> Self {
+        Self(["all", "quorum", "no_quorum"].map(|state| gauge!(PARTITIONS, "op" => op, "state" => state)))
+    }
+
+    fn set(&self, states: PartitionStates) {
+        let counts = [states.all, states.quorum, states.no_quorum];
+        self.0.iter().zip(counts).for_each(|(gauge, count)| gauge.set(f64::from(count)));
+    }
+}
+
+/// The disk of the data folder, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Disk {
+    pub free: u64,
+    pub size: u64,
+    pub reserve: u64,
+}
+
+/// What a node is counted by.
 pub struct Metrics {
-    handle: PrometheusHandle,
-    writes: Requests,
-    reads: Requests,
+    /// None if nothing is measured.
+    handle: Option<PrometheusHandle>,
+    requests: [Requests; OPS.len()],
+    rpc: [Histogram; ASKED.len()],
+    /// From the second owner on.
+    ack_spread: [Histogram; OWNERS_TOLD_APART as usize - 1],
     siblings: Histogram,
     set_aside: Counter,
     merged_dots: Counter,
@@ -123,57 +207,60 @@ pub struct Metrics {
     pulled_dots: Counter,
     full_syncs: Counter,
     erased: Counter,
-    peers: BTreeMap<NodeId, PeerGauges>,
-    states: Vec<(&'static str, Gauge)>,
-    partitions_owned: Gauge,
-    hints_pending: Gauge,
-    hints_bytes: Gauge,
+    canaries: Counter,
+    peers: BTreeMap<NodeId, Peer>,
+    states: [Gauge; STATES.len()],
+    nodes: [Gauge; PEER_STATES.len()],
+    partitions: [Partitions; 2],
     commit_sync: Histogram,
     commit_async: Histogram,
     commit_rows: Histogram,
     batch_events: Histogram,
-    inbox_bytes: Vec<(&'static str, Gauge)>,
+    inbox_bytes: [Gauge; CLASSES.len()],
+    inbox_oldest: [Gauge; CLASSES.len()],
     inbox_refused: Counter,
-    connections: Vec<(&'static str, Gauge)>,
+    connections: [Gauge; PLANES.len()],
     connections_refused: BTreeMap<(&'static str, &'static str), Counter>,
-    lane_dropped: Vec<(&'static str, Counter)>,
-    disk_free: Gauge,
-    resident: Gauge,
+    lane_dropped: [Counter; PLANES.len()],
+    storage_files: [Gauge; LEVELS],
+    /// The gauges without labels, by name.
+    plain: BTreeMap<&'static str, Gauge>,
 }
 
 impl Metrics {
-    /// `peers` are the other nodes of the topology; `started_ms` is the wall clock.
-    pub fn new(peers: impl Iterator<Item = NodeId>, started_ms: u64) -> Result<Self, BuildError> {
+    /// `peers` are the other nodes of the topology, with their names; `started_ms` is the wall clock.
+    pub fn new(peers: impl Iterator<Item = (NodeId, String)>, started_ms: u64) -> Result<Self, BuildError> {
         let recorder = PrometheusBuilder::new()
             .set_buckets(&COUNTS)?
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_string()), &SECONDS)?
             .build_recorder();
         let handle = recorder.handle();
-        Ok(metrics::with_local_recorder(&recorder, || Self::register(handle, peers, started_ms)))
+        Ok(metrics::with_local_recorder(&recorder, || {
+            describe();
+            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            let metrics = Self::register(Some(handle), peers);
+            metrics.set(START_TIME, started_ms as f64 / 1000.0);
+            metrics
+        }))
     }
 
-    fn register(handle: PrometheusHandle, peers: impl Iterator<Item = NodeId>, started_ms: u64) -> Self {
-        describe();
-        gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        gauge!(START_TIME).set(started_ms as f64 / 1000.0);
-        let peer = |id: NodeId| {
-            let label = || vec![Label::new("peer", id.0.to_string())];
-            let (up, lag) = (gauge!(PEER_UP, label()), gauge!(PEER_LAG, label()));
-            (id, PeerGauges { up, lag, clock_offset: gauge!(CLOCK_OFFSET, label()) })
-        };
-        let zero = |counter: Counter| {
-            counter.absolute(0);
-            counter
-        };
+    /// Measures nothing, and shows nothing.
+    pub fn off() -> Self {
+        metrics::with_local_recorder(&NoopRecorder, || Self::register(None, std::iter::empty()))
+    }
+
+    fn register(handle: Option<PrometheusHandle>, peers: impl Iterator<Item = (NodeId, String)>) -> Self {
         let refused = |plane: &'static str| {
             REFUSALS.map(|reason| {
                 ((plane, reason), zero(counter!(CONNECTIONS_REFUSED, "plane" => plane, "reason" => reason)))
             })
         };
+        let bare = ALL.iter().filter(|metric| metric.kind == Kind::Gauge && metric.labels.is_empty());
         Self {
             handle,
-            writes: Requests::new("write"),
-            reads: Requests::new("read"),
+            requests: OPS.map(Requests::new),
+            rpc: ASKED.map(|asked| histogram!(RPC_DURATION, "kind" => asked_name(asked))),
+            ack_spread: std::array::from_fn(|index| histogram!(ACK_SPREAD, "owners" => (index + 2).to_string())),
             siblings: histogram!(SIBLINGS),
             set_aside: zero(counter!(SET_ASIDE)),
             merged_dots: zero(counter!(MERGED_DOTS)),
@@ -183,39 +270,59 @@ impl Metrics {
             pulled_dots: zero(counter!(PULLED_DOTS)),
             full_syncs: zero(counter!(FULL_SYNCS)),
             erased: zero(counter!(ERASED)),
-            peers: peers.map(peer).collect(),
-            states: STATES.map(|state| (state, gauge!(STATE, "state" => state))).into(),
-            partitions_owned: gauge!(PARTITIONS_OWNED),
-            hints_pending: gauge!(HINTS_PENDING),
-            hints_bytes: gauge!(HINTS_BYTES),
+            canaries: zero(counter!(CANARIES)),
+            peers: peers.map(|(id, name)| (id, Peer::new(&name))).collect(),
+            states: STATES.map(|state| gauge!(STATE, "state" => state)),
+            nodes: PEER_STATES.map(|state| gauge!(NODES, "state" => state)),
+            partitions: ["read", "write"].map(Partitions::new),
             commit_sync: histogram!(COMMIT_DURATION, "durability" => "sync"),
             commit_async: histogram!(COMMIT_DURATION, "durability" => "async"),
             commit_rows: histogram!(COMMIT_ROWS),
             batch_events: histogram!(BATCH_EVENTS),
-            inbox_bytes: CLASSES.map(|class| (class, gauge!(INBOX_BYTES, "class" => class))).into(),
+            inbox_bytes: CLASSES.map(|class| gauge!(INBOX_BYTES, "class" => class)),
+            inbox_oldest: CLASSES.map(|class| gauge!(INBOX_OLDEST, "class" => class)),
             inbox_refused: zero(counter!(INBOX_REFUSED)),
-            connections: PLANES.map(|plane| (plane, gauge!(CONNECTIONS, "plane" => plane))).into(),
+            connections: PLANES.map(|plane| gauge!(CONNECTIONS, "plane" => plane)),
             connections_refused: PLANES.into_iter().flat_map(refused).collect(),
-            lane_dropped: PLANES.map(|plane| (plane, zero(counter!(LANE_DROPPED, "plane" => plane)))).into(),
-            disk_free: gauge!(DISK_FREE),
-            resident: gauge!(RESIDENT),
+            lane_dropped: PLANES.map(|plane| zero(counter!(LANE_DROPPED, "plane" => plane))),
+            storage_files: std::array::from_fn(|level| gauge!(STORE_FILES, "level" => level.to_string())),
+            plain: bare.map(|metric| (metric.name, gauge!(metric.name))).collect(),
         }
     }
 
     /// Takes what a shard measured.
     pub fn measure(&self, measure: Measure) {
         match measure {
-            Measure::Written { outcome, took } => self.writes.answered(outcome, took),
-            Measure::Read { outcome, took, siblings } => {
-                self.reads.answered(outcome, took);
-                self.siblings.record(f64::from(siblings));
+            Measure::Written { op, consistency, outcome, took } => {
+                let op = match op {
+                    WriteOp::Put => Op::Put,
+                    WriteOp::Delete => Op::Delete,
+                };
+                self.requests[op as usize].answered(consistency, outcome, took);
+            }
+            Measure::Read { consistency, outcome, took, siblings } => {
+                self.requests[Op::Get as usize].answered(consistency, outcome, took);
+                if matches!(outcome, Outcome::Ok | Outcome::NotFound | Outcome::Conflict) {
+                    self.siblings.record(f64::from(siblings));
+                }
+            }
+            Measure::Replied { kind, took } => self.rpc[kind as usize].record(took.as_secs_f64()),
+            Measure::AckSpread { owners, took } => {
+                let owners = owners.clamp(2, OWNERS_TOLD_APART);
+                self.ack_spread[usize::from(owners) - 2].record(took.as_secs_f64());
+            }
+            Measure::CanaryWritten => self.canaries.increment(1),
+            Measure::CanarySeen { peer, took } => {
+                if let Some(peer) = self.peers.get(&peer) {
+                    peer.canary_duration.record(took.as_secs_f64());
+                }
             }
             Measure::SetAside { count } => self.set_aside.increment(u64::from(count)),
             Measure::Merged { dots } => self.merged_dots.increment(u64::from(dots)),
             Measure::ReadRepair => self.read_repairs.increment(1),
             Measure::ClockOffset { peer, ms } => {
-                if let Some(gauges) = self.peers.get(&peer) {
-                    gauges.clock_offset.set(ms as f64 / 1000.0);
+                if let Some(peer) = self.peers.get(&peer) {
+                    peer.clock_offset.set(ms as f64 / 1000.0);
                 }
             }
             Measure::ClockAhead => self.clock_ahead.increment(1),
@@ -238,17 +345,27 @@ impl Metrics {
         self.batch_events.record(events as f64);
     }
 
-    pub fn inbox(&self, class: &'static str, bytes: usize) {
-        set(&self.inbox_bytes, class, bytes as f64);
+    /// `class` is one of [`CLASSES`].
+    pub fn inbox(&self, class: &'static str, bytes: usize, oldest: Duration) {
+        if let Some(at) = CLASSES.iter().position(|have| *have == class) {
+            self.inbox_bytes[at].set(bytes as f64);
+            self.inbox_oldest[at].set(oldest.as_secs_f64());
+        }
     }
 
-    /// A client's request found the inbox full.
-    pub fn inbox_refused(&self) {
+    /// A client's request found the inbox full; `op` if it is a put, delete or get.
+    pub fn inbox_refused(&self, op: Option<Op>) {
         self.inbox_refused.increment(1);
+        if let Some(op) = op {
+            self.requests[op as usize].shed();
+        }
     }
 
+    /// `plane` is one of [`PLANES`].
     pub fn connections(&self, plane: &'static str, count: usize) {
-        set(&self.connections, plane, count as f64);
+        if let Some(at) = PLANES.iter().position(|have| *have == plane) {
+            self.connections[at].set(count as f64);
+        }
     }
 
     /// `reason` is one of [`REFUSALS`].
@@ -260,116 +377,99 @@ impl Metrics {
 
     /// Frames could not be queued, and were dropped.
     pub fn lane_dropped(&self, plane: &'static str) {
-        if let Some((_, counter)) = self.lane_dropped.iter().find(|(name, _)| *name == plane) {
-            counter.increment(1);
+        if let Some(at) = PLANES.iter().position(|have| *have == plane) {
+            self.lane_dropped[at].increment(1);
         }
     }
 
-    pub fn machine(&self, disk_bytes_free: u64, resident_bytes: u64) {
-        self.disk_free.set(disk_bytes_free as f64);
-        self.resident.set(resident_bytes as f64);
+    pub fn machine(&self, disk: Disk, resident_bytes: u64) {
+        self.set(DISK_FREE, disk.free as f64);
+        self.set(DISK_SIZE, disk.size as f64);
+        self.set(DISK_RESERVE, disk.reserve as f64);
+        self.set(RESIDENT, resident_bytes as f64);
+    }
+
+    /// What does not change while the node runs: when its certificate ends to be valid, in seconds since 1970, and how
+    /// many bytes of hints it keeps for one peer.
+    pub fn limits(&self, certificate_expires_s: i64, hint_bytes_max: u64) {
+        self.set(CERTIFICATE_EXPIRY, certificate_expires_s as f64);
+        self.set(HINTS_BYTES_MAX, hint_bytes_max as f64);
+    }
+
+    pub fn storage(&self, health: &Health) {
+        self.storage_files.iter().zip(health.files).for_each(|(gauge, files)| gauge.set(files as f64));
+        self.set(STORE_BYTES, health.files_bytes as f64);
+        self.set(STORE_UNMERGED, health.unmerged_bytes as f64);
+        self.set(STORE_BUFFERED, health.buffered_bytes as f64);
+        self.set(STORE_SLOWED, flag(health.stopped || health.delayed_write_rate > 0));
+        self.set(CACHE_BYTES, health.cache_bytes as f64);
+        self.set(CACHE_BYTES_MAX, health.cache_bytes_max as f64);
     }
 
     /// Takes what only the node's account of itself says.
     pub fn status(&self, status: &NodeStatus) {
-        for (state, gauge) in &self.states {
-            gauge.set(f64::from(u8::from(*state == status.state)));
+        for (state, gauge) in STATES.iter().zip(&self.states) {
+            gauge.set(flag(*state == status.state));
         }
-        self.partitions_owned.set(f64::from(status.partitions_owned));
-        self.hints_pending.set(status.hints_pending as f64);
-        self.hints_bytes.set(status.hints_bytes as f64);
+        for (state, gauge) in PEER_STATES.iter().zip(&self.nodes) {
+            let peers = status.peers.iter().filter(|peer| peer.state == *state).count();
+            gauge.set((peers + usize::from(*state == "up")) as f64);
+        }
+        let [to_read, to_write] = &self.partitions;
+        to_read.set(status.partitions_to_read);
+        to_write.set(status.partitions_to_write);
+        self.set(EPOCH, status.epoch as f64);
+        self.set(OPERATIONS, status.operations as f64);
+        self.set(PARTITIONS_OWNED, f64::from(status.partitions_owned));
+        self.set(COPIES_NEEDED, status.copies_needed as f64);
+        self.set(COPIES_MADE, status.copies_made as f64);
+        self.set(LOG_ENTRIES, status.log_entries as f64);
+        self.set(ERASABLE, status.erasable as f64);
         for peer in &status.peers {
             if let Some(gauges) = self.peers.get(&NodeId(peer.node)) {
-                gauges.up.set(f64::from(u8::from(peer.state == "up")));
-                gauges.lag.set(peer.lag_dots as f64);
+                gauges.status(peer);
             }
         }
     }
 
     /// Folds the samples that came in since the last time. To be called every few seconds: they take memory.
     pub fn upkeep(&self) {
-        self.handle.run_upkeep();
+        if let Some(handle) = &self.handle {
+            handle.run_upkeep();
+        }
     }
 
     /// The text that Prometheus reads.
     pub fn render(&self) -> String {
-        self.handle.render()
+        self.handle.as_ref().map_or_else(String::new, PrometheusHandle::render)
+    }
+
+    fn set(&self, name: &'static str, value: f64) {
+        if let Some(gauge) = self.plain.get(name) {
+            gauge.set(value);
+        }
     }
 }
 
-fn set(gauges: &[(&'static str, Gauge)], name: &'static str, value: f64) {
-    if let Some((_, gauge)) = gauges.iter().find(|(have, _)| *have == name) {
-        gauge.set(value);
-    }
+fn zero(counter: Counter) -> Counter {
+    counter.absolute(0);
+    counter
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
 fn describe() {
-    describe_gauge!(BUILD_INFO, "The program that runs; always 1.");
-    describe_gauge!(START_TIME, Unit::Seconds, "When the node started, since 1970.");
-    describe_gauge!(STATE, "1 for the state that the node is in.");
-    describe_counter!(REQUESTS, "Requests that this node coordinated and answered, by outcome.");
-    describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From taking a request to its answer, at the coordinator.");
-    describe_histogram!(SIBLINGS, "Siblings that a read found.");
-    describe_counter!(SET_ASIDE, "Concurrent writes that reads of lww buckets did not show.");
-    describe_counter!(MERGED_DOTS, "Dots that merges of peers' objects brought in.");
-    describe_counter!(READ_REPAIRS, "Owners that a read found behind, and that were sent the union.");
-    describe_gauge!(CLOCK_OFFSET, Unit::Seconds, "How far the wall clock of a peer is ahead of this node's.");
-    describe_counter!(CLOCK_AHEAD, "Timestamps too far ahead of the wall clock, kept as data only.");
-    describe_counter!(HANDED_OFF, "Hints that were delivered to their owner, and forgotten here.");
-    describe_gauge!(HINTS_PENDING, "Hints that this node keeps for others.");
-    describe_gauge!(HINTS_BYTES, Unit::Bytes, "Bytes of the hints that this node keeps for others.");
-    describe_counter!(PULLED_DOTS, "Dots that pulls from other owners brought in.");
-    describe_counter!(FULL_SYNCS, "Partitions copied whole from another owner.");
-    describe_counter!(ERASED, "Tombstones and expired objects that were settled, and went.");
-    describe_gauge!(PEER_UP, "1 while a peer answers its pings.");
-    describe_gauge!(PEER_LAG, "Dots of this node that a peer is known to lack, over the partitions of both.");
-    describe_gauge!(PARTITIONS_OWNED, "Partitions of which this node keeps a copy.");
-    describe_histogram!(COMMIT_DURATION, Unit::Seconds, "A batch going to the disk; with sync, the fsync included.");
-    describe_histogram!(COMMIT_ROWS, "Rows of a batch.");
-    describe_histogram!(BATCH_EVENTS, "Events that a shard handled between two commits.");
-    describe_gauge!(INBOX_BYTES, Unit::Bytes, "What waits for the shards, by class of service.");
-    describe_counter!(INBOX_REFUSED, "Requests of clients refused because too much waited.");
-    describe_gauge!(CONNECTIONS, "Connections that others made to this node, those being made included.");
-    describe_counter!(CONNECTIONS_REFUSED, "Connections refused or closed by this node, by reason.");
-    describe_counter!(LANE_DROPPED, "Times that frames were dropped because the other side did not take them.");
-    describe_gauge!(DISK_FREE, Unit::Bytes, "Free space on the disk of the data folder.");
-    describe_gauge!(RESIDENT, Unit::Bytes, "Memory that the process has resident.");
+    for Metric { name, kind, help, .. } in ALL {
+        match kind {
+            Kind::Counter => describe_counter!(*name, *help),
+            Kind::Gauge => describe_gauge!(*name, *help),
+            Kind::Histogram => describe_histogram!(*name, *help),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_metric_is_described_and_stands_at_zero_from_the_start() {
-        let metrics = Metrics::new([NodeId(2)].into_iter(), 1_500).unwrap();
-        let text = metrics.render();
-        assert!(text.contains("quorate_requests_total{op=\"write\",outcome=\"unknown\"} 0"), "{text}");
-        assert!(text.contains("quorate_peer_up{peer=\"2\"} 0"), "{text}");
-        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
-            let name = line.split(' ').nth(2).unwrap();
-            assert!(text.contains(&format!("# HELP {name} ")), "{name} is not described");
-        }
-    }
-
-    #[test]
-    fn measures_arrive_as_buckets_and_counts() {
-        let metrics = Metrics::new([NodeId(2)].into_iter(), 1_500).unwrap();
-        metrics.measure(Measure::Written { outcome: Outcome::Ok, took: Duration::from_millis(3) });
-        metrics.measure(Measure::ClockOffset { peer: NodeId(2), ms: -1500 });
-        metrics.committed(4, true, Duration::from_millis(1));
-        metrics.connection_refused("peer", "tls");
-        let text = metrics.render();
-        for line in [
-            "quorate_requests_total{op=\"write\",outcome=\"ok\"} 1",
-            "quorate_request_duration_seconds_bucket{op=\"write\",le=\"0.004\"} 1",
-            "quorate_request_duration_seconds_bucket{op=\"write\",le=\"0.002\"} 0",
-            "quorate_clock_offset_seconds{peer=\"2\"} -1.5",
-            "quorate_commit_duration_seconds_bucket{durability=\"sync\",le=\"0.001\"} 1",
-            "quorate_commit_rows_bucket{le=\"4\"} 1",
-            "quorate_connections_refused_total{plane=\"peer\",reason=\"tls\"} 1",
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

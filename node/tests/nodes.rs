@@ -49,7 +49,7 @@ async fn what_is_put_at_one_node_is_got_from_another_whatever_the_number_of_shar
     assert_eq!((status.partitions_owned, status.writes), (32, 40), "both shards are counted: {status:?}");
     assert!(status.peers.iter().all(|peer| peer.state == "up"), "{status:?}");
     assert!(status.resident_bytes > 1 << 20 && status.disk_bytes_free > 0 && !status.version.is_empty());
-    let written = nodes[0].metric("quorate_requests_total{op=\"write\",outcome=\"ok\"}");
+    let written = nodes[0].metric("quorate_requests_total{op=\"put\",consistency=\"quorum\",outcome=\"ok\"}");
     assert_eq!(written, 40.0);
     assert!(nodes[0].metric("quorate_commit_duration_seconds_count{durability=\"sync\"}") >= 1.0);
 }
@@ -176,12 +176,12 @@ async fn links_come_back_after_a_peer_was_away() {
     let (cluster, mut nodes) = three("");
     nodes[1].kill();
     let until = Instant::now() + Duration::from_secs(20);
-    while nodes[0].metric("quorate_peer_up{peer=\"2\"}") == 1.0 {
+    while nodes[0].metric("quorate_peer_up{peer=\"n2\"}") == 1.0 {
         assert!(Instant::now() < until, "n1 does not notice that n2 is gone");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     nodes[1] = cluster.start(2);
-    while nodes[0].metric("quorate_peer_up{peer=\"2\"}") == 0.0 {
+    while nodes[0].metric("quorate_peer_up{peer=\"n2\"}") == 0.0 {
         assert!(Instant::now() < until, "n1 does not notice that n2 is back:\n{}", nodes[0].log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -6,6 +6,7 @@ use quorate_ops::certs::Certs;
 use quorate_ops::cluster::{self, Cluster, ClusterError, END_GRACE};
 use quorate_ops::crash;
 use quorate_ops::folder::Folder;
+use quorate_ops::observe::{boards, prometheus};
 use quorate_ops::plan::Shape;
 use quorate_ops::process::{Doing, Ended, Tie};
 use quorate_ops::show;
@@ -18,6 +19,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What a node of a lab that is watched is told beside.
+const CANARY: &str = "canary_bucket = \"canary\"\n";
 
 pub struct Commands {
     folder: Folder,
@@ -29,6 +32,7 @@ pub struct Commands {
 /// What `up` was asked for: only a new cluster takes a shape.
 struct Up {
     shape: Option<Shape>,
+    observe: bool,
     foreground: bool,
     wait: Duration,
 }
@@ -43,7 +47,7 @@ impl Commands {
 
     pub fn run(&self, command: Command) -> Result<ExitCode> {
         match command {
-            Command::Up { nodes, racks, n, partitions, foreground, wait } => {
+            Command::Up { nodes, racks, n, partitions, observe, foreground, wait } => {
                 let given = nodes.is_some() || racks.is_some() || n.is_some() || partitions.is_some();
                 let common = Shape::default();
                 let shape = Shape {
@@ -51,10 +55,11 @@ impl Commands {
                     racks: racks.unwrap_or(common.racks),
                     n,
                     partitions: partitions.unwrap_or(common.partitions),
-                    ..common
+                    node_settings: if observe { CANARY.to_string() } else { common.node_settings },
+                    data: common.data,
                 };
                 let shape = (given || !self.folder.holds_a_lab()).then_some(shape);
-                self.up(Up { shape, foreground, wait: Duration::from_secs(wait) })?;
+                self.up(Up { shape, observe, foreground, wait: Duration::from_secs(wait) })?;
             }
             Command::Status { output } => self.status(output)?,
             Command::Kill { nodes } => {
@@ -79,11 +84,14 @@ impl Commands {
             Command::Down => self.down(&mut self.open()?)?,
             Command::Destroy => {
                 let path = self.folder.path().display();
-                self.open()?.destroy()?;
+                let cluster = self.open()?;
+                prometheus::stop(&self.folder)?;
+                cluster.destroy()?;
                 println!("removed {path}");
             }
             Command::Logs { node, follow, lines } => self.logs(&node, follow, lines)?,
             Command::Certs { topology, out } => certs(&topology, &out)?,
+            Command::Dashboards { folder, preview, minutes } => dashboards(&folder, preview.as_deref(), minutes)?,
             Command::CrashRounds(settings) => return self.crash_rounds(&settings),
         }
         Ok(ExitCode::SUCCESS)
@@ -118,8 +126,15 @@ impl Commands {
         if started.is_empty() {
             println!("all nodes ran already");
         }
+        let watch = match up.observe {
+            true => Some(prometheus::start(&self.folder, cluster.record(), tie)?),
+            false => None,
+        };
         drop(cluster);
         self.status(Output::Table)?;
+        if let Some(watch) = watch {
+            println!("\n{}", show::watch(&watch));
+        }
         let last = names.last().map_or("n1", String::as_str);
         println!("\n{}", show::banner(&self.folder, &self.programs, last));
         if up.foreground {
@@ -174,6 +189,7 @@ impl Commands {
     }
 
     fn down(&self, cluster: &mut Cluster) -> Result<()> {
+        prometheus::stop(&self.folder)?;
         let names = cluster.select(&[])?;
         let ended = cluster.stop(&names, END_GRACE)?;
         let count = |wanted| ended.iter().filter(|(_, how)| *how == wanted).count();
@@ -220,6 +236,20 @@ fn wait(cluster: &Cluster, names: &[String], limit: Duration) -> Result<(), Clus
         show::progress_line(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
+}
+
+fn dashboards(folder: &Path, preview: Option<&str>, minutes: u32) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
+    for board in boards::all() {
+        let (kind, text) = match preview {
+            None => ("json", board.text()),
+            Some(prometheus) => ("html", board.preview(prometheus, prometheus::CLUSTER, minutes)),
+        };
+        let path = folder.join(format!("{}.{kind}", board.uid));
+        fs::write(&path, text).with_context(|| format!("{}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
 }
 
 fn certs(topology: &Path, out: &Path) -> Result<()> {

@@ -7,6 +7,7 @@
 //! - [`probe`]: what a node's admin address says.
 //! - [`cluster`]: start, stop, kill, pause: what is done to the nodes.
 //! - [`show`]: tables and advice for people.
+//! - [`observe`]: dashboards, and a Prometheus beside a lab.
 //! - [`crash`]: rounds of killing everything in the middle of a load, and checking what was acknowledged.
 //!
 //! Not inside: anything that a node or a client does. Nodes are the real program, started as anyone would start it.
@@ -15,6 +16,7 @@ pub mod certs;
 pub mod cluster;
 pub mod crash;
 pub mod folder;
+pub mod observe;
 pub mod plan;
 pub mod probe;
 pub mod process;

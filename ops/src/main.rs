@@ -38,6 +38,10 @@ enum Command {
         /// Partitions of the key space, a power of two.
         #[arg(long)]
         partitions: Option<u16>,
+        /// Start Prometheus beside the nodes (installed if it is missing), and Grafana if it is on the machine. A new
+        /// cluster gets a canary.
+        #[arg(long)]
+        observe: bool,
         /// Stay, and end the nodes when this command is ended.
         #[arg(long)]
         foreground: bool,
@@ -96,6 +100,17 @@ enum Command {
         /// Folder to put them in.
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
+    },
+    /// Write the Grafana dashboards into a folder.
+    Dashboards {
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Write pages instead that draw them from this Prometheus, as a preview without Grafana.
+        #[arg(long, value_name = "URL")]
+        preview: Option<String>,
+        /// How far back the preview goes.
+        #[arg(long, default_value_t = 5, value_name = "MINUTES")]
+        minutes: u32,
     },
     /// Kill all nodes in the middle of a load, again and again, and check that all that was acknowledged is kept.
     CrashRounds(crash::Settings),

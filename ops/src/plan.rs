@@ -123,6 +123,12 @@ fn free_ports(needed: usize, start: u16) -> Result<Vec<u16>, PlanError> {
     }
 }
 
+/// A port that nobody uses.
+pub fn free_port() -> Option<u16> {
+    let start = u16::from_le_bytes(random().ok()?);
+    free_ports(1, start).ok()?.pop()
+}
+
 /// Whether nobody on this machine uses the port on 127.0.0.1, for UDP or TCP.
 pub fn is_free(port: u16) -> bool {
     let address = (Ipv4Addr::LOCALHOST, port);
@@ -145,6 +151,7 @@ fn topology_text(cluster: ClusterId, shape: &Shape, nodes: &[NodeRecord]) -> Str
         ("lww", n, "lww", "strict"),
         ("sloppy", n, "siblings", "sloppy"),
         ("single", 1, "siblings", "strict"),
+        ("canary", n, "lww", "strict"),
     ];
     for (index, (name, n, conflict, quorum)) in buckets.into_iter().enumerate() {
         let id = index + 1;

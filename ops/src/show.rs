@@ -2,6 +2,7 @@
 
 use crate::cluster::{NodeView, Progress};
 use crate::folder::Folder;
+use crate::observe::prometheus::Watch;
 use crate::probe::Readiness;
 use crate::process::Doing;
 use comfy_table::{Table, presets};
@@ -84,6 +85,16 @@ pub fn banner(folder: &Folder, programs: &Path, node: &str) -> String {
   quorate-lab logs n1 -f
   quorate-lab down             # ends every node, keeps the data; `quorate-lab up` goes on with it
   quorate-lab destroy          # ends every node and removes the folder\n";
+    text
+}
+
+/// Where to look at what is measured.
+pub fn watch(watch: &Watch) -> String {
+    let mut text = format!("Prometheus: http://{} (rules and alerts are loaded)\n", watch.prometheus.address);
+    text += &match &watch.grafana {
+        Some(grafana) => format!("Grafana:    http://{} (dashboards in the folder Quorate)", grafana.address),
+        None => "Grafana:    not on this machine; its dashboards and provisioning lie in grafana/".to_string(),
+    };
     text
 }
 

@@ -95,7 +95,11 @@ pub enum Command {
     /// Show how evenly partitions lie on nodes and racks
     Ring,
     /// Say how many nodes can still be lost, and how each node is
-    Status,
+    Status {
+        /// Look again every second, until ended
+        #[arg(long)]
+        watch: bool,
+    },
     /// Write every record of a file (NDJSON or CSV, also gzipped); can be resumed
     Load(Load),
     /// Read every record of a file back and compare bytes

@@ -61,8 +61,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut script);
         return output::bytes(&script);
     }
-    if let Command::Status = cli.command {
-        return status::run(&cli.common).await;
+    if let Command::Status { watch } = cli.command {
+        return if watch { status::watch(&cli.common).await } else { status::run(&cli.common).await };
     }
     let session = Session::open(cli.common).await?;
     let result = dispatch(&session, cli.command).await;
@@ -84,6 +84,6 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Bucket { command: BucketCommand::Ls } => place::buckets(session),
         Command::Load(load) => load::run(session, load).await,
         Command::Check(check) => check::run(session, check).await,
-        Command::Status | Command::Completions { .. } => unreachable!("done without a session"),
+        Command::Status { .. } | Command::Completions { .. } => unreachable!("done without a session"),
     }
 }

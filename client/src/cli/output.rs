@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use comfy_table::{Table, presets};
 use quorate_client::{Layout, NodeId};
 use serde_json::{Map, Value, json};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -39,6 +39,11 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
 
 pub fn line(text: &str) -> Result<(), Failure> {
     bytes(format!("{text}\n").as_bytes())
+}
+
+/// Begins anew what is shown again and again: on a terminal in place of what was there, else below it.
+pub fn anew() -> Result<(), Failure> {
+    if io::stdout().is_terminal() { bytes(b"\x1b[H\x1b[2J") } else { line("") }
 }
 
 /// One document: on many lines for `json`, on one for `jsonl`.

@@ -1,7 +1,7 @@
 //! What each owner did, and when: a timeline, from the times in a receipt or an answer.
 
 use crate::output::{node_name, table};
-use quorate_client::{Durability, Layout, NodeId, ReadAnswer, Receipt, Unknown};
+use quorate_client::{Durability, Layout, NodeId, OpId, ReadAnswer, Receipt, Unknown};
 use quorate_ring::wire::client::{Ack, Standing};
 
 const WIDTH: usize = 32;
@@ -27,6 +27,11 @@ pub fn of_doubt(layout: &Layout, unknown: &Unknown) -> String {
         (Some(needed), Some(first)) => of_acks(layout, first.node, needed, &unknown.acks),
         _ => format!("trace: {} told nothing\n", node_name(layout, unknown.node)),
     }
+}
+
+/// How to find the same write in the logs of the nodes.
+pub fn in_logs(op_id: OpId) -> String {
+    format!("op id {op_id}; nodes that log quorate::request=debug say what they did for it\n")
 }
 
 /// The coordinator's own ack is the first.

@@ -44,7 +44,7 @@ fn not_known_applied(session: &Session, error: &WriteError) -> Failure {
         && session.common.trace
         && !session.common.output.is_json()
     {
-        eprint!("{}", trace::of_doubt(&layout, unknown));
+        eprint!("{}{}", trace::of_doubt(&layout, unknown), trace::in_logs(unknown.op_id));
     }
     Failure::write(error, &layout)
 }
@@ -75,6 +75,9 @@ fn print(session: &Session, what: &str, key: &[u8], receipt: &Receipt, options: 
     }
     if session.common.trace {
         eprint!("{}", trace::of_write(&layout, receipt));
+        if let Some(op_id) = options.op_id {
+            eprint!("{}", trace::in_logs(op_id));
+        }
     }
     Ok(())
 }

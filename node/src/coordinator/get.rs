@@ -94,6 +94,11 @@ impl Get {
         self.proceed(now)
     }
 
+    /// How long a node that is asked has taken by now.
+    pub fn waited(&self, now: Duration, from: NodeId) -> Option<Duration> {
+        self.waiting.get(&from).map(|sent| now.saturating_sub(*sent))
+    }
+
     pub fn on_link_down(&mut self, now: Duration, peer: NodeId) -> Step<GetAnswer> {
         match self.waiting.remove(&peer) {
             Some(_) => self.proceed(now),

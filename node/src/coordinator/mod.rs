@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod get;
+pub mod late;
 pub mod plan;
 pub mod put;
 
@@ -24,6 +25,8 @@ pub enum Origin {
         node: NodeId,
         request: RequestId,
     },
+    /// This node itself, for its canary: nobody waits.
+    Own,
 }
 
 /// What a coordinator decides after each event.

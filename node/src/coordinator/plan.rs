@@ -1,6 +1,6 @@
 //! The plan of a request: every option settled and every limit checked, once, before anything is done.
 
-use crate::kernel::Now;
+use crate::kernel::{Consistency, Now, WriteOp};
 use crate::planted::{self, Bug};
 use crate::replica::Place;
 use quorate_ring::id::{BucketId, Epoch, Partition};
@@ -27,6 +27,7 @@ pub struct Route {
 #[derive(Clone, Debug)]
 pub struct WritePlan {
     pub route: Route,
+    pub op: WriteOp,
     /// Owners that have to hold it before it is acknowledged, 1 to n.
     pub w: u8,
     /// Owners that are asked what is to be superseded, under `latest`.
@@ -46,6 +47,21 @@ pub struct ReadPlan {
     pub blocking_repair: bool,
 }
 
+/// Which of the two writes a change is.
+pub fn write_op(change: &Change) -> WriteOp {
+    match change {
+        Change::Put { .. } => WriteOp::Put,
+        Change::Delete => WriteOp::Delete,
+    }
+}
+
+impl Route {
+    /// What waiting for `count` owners amounts to.
+    pub fn consistency(&self, count: u8) -> Consistency {
+        Consistency::of(count, self.partition.n)
+    }
+}
+
 impl WritePlan {
     pub fn new(layout: &Layout, now: Now, arrived: Duration, request: &WriteRequest) -> Result<Self, Refusal> {
         let bucket = bucket(layout, request.epoch, request.bucket)?;
@@ -62,6 +78,7 @@ impl WritePlan {
         };
         Ok(Self {
             route,
+            op: write_op(&request.change),
             w: request.w.map_or(Ok(bucket.w), |w| w.of(bucket.n))?,
             r: request.r.map_or(Ok(bucket.r), |r| r.of(bucket.n))?,
             quorum: request.quorum.unwrap_or(bucket.quorum),

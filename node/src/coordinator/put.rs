@@ -1,5 +1,6 @@
 //! A put or delete, from its mint on: the local batch is committed, then all other owners are told, then W acks.
 
+use super::late::{Late, Timing};
 use super::plan::WritePlan;
 use super::{Origin, Step};
 use crate::planted::{self, Bug};
@@ -131,6 +132,29 @@ impl Put {
     pub fn on_deadline(&mut self) -> Step<PutAnswer> {
         let answer = (!self.answered).then(|| self.unknown(Doubt::Deadline));
         Step { answer, ..Step::done() }
+    }
+
+    /// How an answer counts that comes now from this node; none if nothing is expected of it.
+    pub fn timing(&self, now: Duration, from: NodeId) -> Option<Timing> {
+        let (standing, sent) = self.waiting.get(&from)?;
+        Some(Timing::new(now, *standing, *sent, self.first_ack(), self.owners()))
+    }
+
+    /// What the answered put still waits for, if it is anything but hints.
+    pub fn into_late(self, until: Duration) -> Option<Late> {
+        let (first, owners) = (self.first_ack(), self.owners());
+        let waiting: BTreeMap<NodeId, (Standing, Duration)> = self.waiting;
+        let any = waiting.values().any(|(standing, _)| *standing == Standing::Owner);
+        any.then_some(Late { first, owners, waiting, until })
+    }
+
+    /// When the coordinator's own ack was counted.
+    fn first_ack(&self) -> Duration {
+        self.plan.route.began + Duration::from_micros(self.acks.first().map_or(0, |ack| ack.acked_us))
+    }
+
+    fn owners(&self) -> u8 {
+        self.acks.iter().filter(|ack| ack.standing == Standing::Owner).count() as u8
     }
 
     fn failed(&mut self, now: Duration, node: NodeId, standing: Standing) -> Step<PutAnswer> {

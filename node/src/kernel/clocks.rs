@@ -5,7 +5,7 @@ use quorate_ring::id::{ActorId, NodeId, Partition};
 use quorate_ring::placement::Layout;
 use quorate_ring::version::{Clock, Context, SeqSet};
 use quorate_ring::wire::peer::ClockNews;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Parts of clocks in one ping; the rest go with the next.
 const NEWS_MAX: usize = 4096;
@@ -28,6 +28,8 @@ pub(super) struct Clocks {
     actors: BTreeMap<NodeId, ActorId>,
     /// The wall clock of each peer, as last reported, in ms.
     walls: BTreeMap<NodeId, u64>,
+    /// Peers that last said that they are rebuilding.
+    rebuilding: BTreeSet<NodeId>,
     heard: BTreeMap<(NodeId, Partition), Clock>,
 }
 
@@ -103,6 +105,29 @@ impl Clocks {
         renewed
     }
 
+    pub(super) fn hear_rebuilding(&mut self, peer: NodeId, rebuilding: bool) {
+        if rebuilding {
+            self.rebuilding.insert(peer);
+        } else {
+            self.rebuilding.remove(&peer);
+        }
+    }
+
+    /// Whether a peer last said that it is rebuilding.
+    pub(super) fn is_rebuilding(&self, peer: NodeId) -> bool {
+        self.rebuilding.contains(&peer)
+    }
+
+    /// Whether a peer has told of its clocks since this node started: before, nothing is known of what it lacks.
+    pub(super) fn told_by(&self, peer: NodeId) -> bool {
+        self.walls.contains_key(&peer)
+    }
+
+    /// The parts of our clocks that changed behind this number, and the number up to which it goes now.
+    pub(super) fn changed_behind(&self, number: u64) -> (u64, impl Iterator<Item = (Partition, ActorId)> + '_) {
+        (self.changes, self.by_number.range(number + 1..).map(|(_, part)| *part))
+    }
+
     pub(super) fn hear_wall(&mut self, peer: NodeId, wall_ms: u64) {
         self.walls.insert(peer, wall_ms);
     }
@@ -132,16 +157,5 @@ impl Clocks {
             settled = settled.iter().map(|(actor, seq)| (actor, seq.min(base(actor)))).collect();
         }
         settled
-    }
-
-    /// How many dots of ours a peer lacks, as far as we have heard, over all partitions that both own.
-    pub(super) fn lag(&self, peer: NodeId, replicas: &BTreeMap<Partition, Replica>, layout: &Layout) -> u64 {
-        let none = Clock::new();
-        let shared = |p: &Partition| layout.preference(*p).is_some_and(|list| list.is_owner(peer));
-        replicas
-            .iter()
-            .filter(|(partition, _)| shared(partition))
-            .map(|(partition, replica)| replica.clock().lag(self.heard.get(&(peer, *partition)).unwrap_or(&none)))
-            .sum()
     }
 }

@@ -38,6 +38,8 @@ pub enum Timer {
     Operation(u64),
     /// Send pings, judge peers, collect what is settled.
     Tick,
+    /// Ask the other owners again whether they have the canary.
+    Canary,
 }
 
 /// What happens to a shard.
@@ -145,10 +147,18 @@ impl Effect {
 /// Something worth counting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Measure {
-    /// A put or delete that this node coordinated was answered.
-    Written { outcome: Outcome, took: Duration },
+    /// A put or delete that this node coordinated was answered, or one that it could not place was refused.
+    Written { op: WriteOp, consistency: Consistency, outcome: Outcome, took: Duration },
     /// A read that this node coordinated was answered.
-    Read { outcome: Outcome, took: Duration, siblings: u32 },
+    Read { consistency: Consistency, outcome: Outcome, took: Duration, siblings: u32 },
+    /// A peer answered what this shard had asked.
+    Replied { kind: Asked, took: Duration },
+    /// So many owners hold a write, so long after the first.
+    AckSpread { owners: u8, took: Duration },
+    /// A canary is written.
+    CanaryWritten,
+    /// A peer shows the canary, so long after it was written.
+    CanarySeen { peer: NodeId, took: Duration },
     /// Concurrent writes that a read of an lww bucket did not show.
     SetAside { count: u32 },
     /// An object of a peer was merged.
@@ -167,6 +177,45 @@ pub enum Measure {
     ClockOffset { peer: NodeId, ms: i64 },
     /// A timestamp too far ahead of the wall clock was kept as data only.
     ClockAhead,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum WriteOp {
+    Put,
+    Delete,
+}
+
+/// How many owners a request waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Consistency {
+    One,
+    Quorum,
+    All,
+    /// Another number, or the request was refused before that was worked out.
+    Other,
+}
+
+impl Consistency {
+    /// Of `count` owners out of `n`.
+    pub fn of(count: u8, n: u8) -> Self {
+        match count {
+            1 if n > 1 => Self::One,
+            _ if count == n => Self::All,
+            _ if count == n / 2 + 1 => Self::Quorum,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What is asked of a peer, and timed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Asked {
+    Replicate,
+    Hint,
+    Fetch,
+    Handoff,
+    /// A page of a pull or of a full sync.
+    Page,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

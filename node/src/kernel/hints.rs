@@ -24,7 +24,7 @@ const UNDER_WAY_MAX: usize = 64;
 /// About how many bytes of hints are read for one owner in one tick.
 const READ_BYTES: usize = 1024 * 1024;
 /// An owner that does not ack a hint within this gets it again.
-const HANDOFF_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const HANDOFF_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -38,9 +38,56 @@ struct Kept {
     under_way: usize,
     /// Where the next tick goes on.
     cursor: Vec<u8>,
+    /// How many rows hold an oldest write of this second.
+    seconds: BTreeMap<u64, u64>,
+}
+
+impl Kept {
+    fn add(&mut self, bytes: usize, second: u64) {
+        self.rows += 1;
+        self.bytes += bytes as u64;
+        *self.seconds.entry(second).or_default() += 1;
+    }
+
+    fn remove(&mut self, bytes: usize, second: u64) {
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
+        if let Some(rows) = self.seconds.get_mut(&second) {
+            *rows -= 1;
+            if *rows == 0 {
+                self.seconds.remove(&second);
+            }
+        }
+    }
+}
+
+/// What is kept for one node, for the status.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct KeptFor {
+    pub rows: u64,
+    pub bytes: u64,
+    /// When the oldest write of them was made, in seconds since 1970; none if none is kept.
+    pub oldest_s: Option<u64>,
+}
+
+/// When the oldest write of a hint was made, in seconds since 1970.
+fn second_of(record: &HintRecord) -> u64 {
+    let live = record.object.siblings().iter().map(|(dot, content)| (*dot, content.hlc));
+    let past = record.object.past_ops().iter().map(|past| (past.dot, past.hlc));
+    let oldest = live.chain(past).filter(|(dot, _)| record.dots.contains(dot)).map(|(_, hlc)| hlc).min();
+    oldest.unwrap_or(record.object.hlc_max()).wall_ms() / 1000
 }
 
 impl Hints {
+    pub(super) fn kept_for(&self, target: NodeId) -> KeptFor {
+        let of = |kept: &Kept| KeptFor {
+            rows: kept.rows,
+            bytes: kept.bytes,
+            oldest_s: kept.seconds.first_key_value().map(|(second, _)| *second),
+        };
+        self.kept.get(&target).map_or_else(KeptFor::default, of)
+    }
+
     pub(super) fn pending(&self) -> u64 {
         self.kept.values().map(|kept| kept.rows).sum()
     }
@@ -67,12 +114,11 @@ impl<S: Storage> Kernel<S> {
                 let Some((last, _)) = rows.last() else { break };
                 from = last.to_vec();
                 from.push(0);
-                let mine = || rows.iter().filter(|(key, _)| self.keeps(key));
-                let (count, bytes) =
-                    (mine().count(), mine().map(|(key, value)| key.len() + value.len()).sum::<usize>());
-                let kept = self.hints.kept.entry(target).or_default();
-                kept.rows += count as u64;
-                kept.bytes += bytes as u64;
+                for (key, value) in rows.iter().filter(|(key, _)| self.keeps(key)).cloned().collect::<Vec<_>>() {
+                    let record = HintRecord::decode(&value).map_err(corrupt_record)?;
+                    let kept = self.hints.kept.entry(target).or_default();
+                    kept.add(key.len() + value.len(), second_of(&record));
+                }
             }
         }
         Ok(())
@@ -115,11 +161,12 @@ impl<S: Storage> Kernel<S> {
             Some(bytes) => HintRecord::decode(bytes).map_err(corrupt_record)?,
             None => HintRecord::default(),
         };
+        if let Some(held) = &held {
+            kept.remove(row.len() + held.len(), second_of(&record));
+        }
         record.fold(&object, &message.dots);
         let bytes = record.encode();
-        kept.rows += u64::from(held.is_none());
-        kept.bytes -= held.map_or(0, |held| (row.len() + held.len()) as u64);
-        kept.bytes += (row.len() + bytes.len()) as u64;
+        kept.add(row.len() + bytes.len(), second_of(&record));
         self.store.stage(Table::Hints, row, Some(bytes));
         self.sync |= message.durability == Durability::Sync;
         Ok(Ok(()))
@@ -210,8 +257,7 @@ impl<S: Storage> Kernel<S> {
             if record.dots.is_subset(acked) || planted::is(Bug::AckForgetsMore) {
                 self.store.stage(Table::Hints, row.clone(), None);
                 if let Some(kept) = self.hints.kept.get_mut(&target) {
-                    kept.rows = kept.rows.saturating_sub(1);
-                    kept.bytes = kept.bytes.saturating_sub((row.len() + value.len()) as u64);
+                    kept.remove(row.len() + value.len(), second_of(&record));
                 }
                 effects.push(Effect::Measure(Measure::HandedOff));
             }

@@ -4,9 +4,13 @@
 //! carries out the effects. Nothing that carries a dot, a context or a clock leaves before the batch that it stems
 //! from is committed: there is no other way out of here. Inside there is no clock, no entropy, no socket and no lock.
 
+mod account;
+mod ages;
+mod canary;
 mod clocks;
 mod event;
 mod hints;
+mod late;
 mod logs;
 mod operations;
 mod peers;
@@ -14,21 +18,26 @@ mod reads;
 mod repair;
 mod writes;
 
-pub use event::{Effect, Event, Measure, Now, Outcome, RequestId, SessionId, Timer, weight};
+pub use event::{
+    Asked, Consistency, Effect, Event, Measure, Now, Outcome, RequestId, SessionId, Timer, WriteOp, weight,
+};
 
 use crate::coordinator::Origin;
 use crate::liveness::Liveness;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
 use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
+use ages::Ages;
+use canary::Canary;
 use clocks::Clocks;
 use hints::Hints;
+use late::LatePuts;
 use operations::Operation;
-use quorate_ring::id::{ActorId, NodeId, Partition};
+use quorate_ring::id::{ActorId, BucketId, NodeId, Partition};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::Durability;
 use quorate_ring::version::Hlc;
-use quorate_ring::wire::client::{ClientReply, ClientRequest, NodeStatus, PeerStatus};
+use quorate_ring::wire::client::{ClientReply, ClientRequest};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, Replicated};
 use repair::{PAGE_BYTES_MAX, Repair};
@@ -61,6 +70,10 @@ pub struct ShardConfig {
     pub hint_bytes_max: u64,
     /// Objects in one page of a pull or a full sync, about; up to 256 KiB.
     pub page_bytes: u32,
+    /// Acks are timed, also those that come when the client has its answer already.
+    pub measured: bool,
+    /// The bucket of the canary, if there is to be one.
+    pub canary: Option<BucketId>,
 }
 
 impl ShardConfig {
@@ -80,6 +93,8 @@ impl ShardConfig {
             clock_drift_max: Duration::from_secs(60),
             hint_bytes_max: 256 * 1024 * 1024,
             page_bytes: PAGE_BYTES_MAX,
+            measured: true,
+            canary: None,
         }
     }
 }
@@ -122,6 +137,9 @@ pub struct Kernel<S: Storage> {
     clocks: Clocks,
     repair: Repair,
     hints: Hints,
+    late: LatePuts,
+    ages: Ages,
+    canary: Canary,
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
     /// Writes minted in this drain, whose batch is not committed yet.
@@ -159,6 +177,9 @@ impl<S: Storage> Kernel<S> {
             clocks: Clocks::default(),
             repair: Repair::default(),
             hints: Hints::default(),
+            late: LatePuts::default(),
+            ages: Ages::default(),
+            canary: Canary::default(),
             operations: BTreeMap::new(),
             next_operation,
             minted: Vec::new(),
@@ -212,6 +233,7 @@ impl<S: Storage> Kernel<S> {
             Event::LinkUp { peer } => self.link_up(now, peer, effects),
             Event::LinkDown { peer } => return self.link_down(now, peer, effects),
             Event::Fired { timer: Timer::Tick } => return self.tick(now, effects),
+            Event::Fired { timer: Timer::Canary } => self.canary_fired(now, effects),
             Event::Fired { timer: Timer::Operation(number) } => return self.operation_fired(now, number, effects),
             Event::Layout(layout) => {
                 self.layout = layout;
@@ -307,36 +329,5 @@ impl<S: Storage> Kernel<S> {
             return Err(Refusal::Overloaded { retry_after_ms: 100 });
         }
         Ok(())
-    }
-
-    fn status(&self, now: Now) -> NodeStatus {
-        let peer = |id: NodeId| PeerStatus {
-            node: id.0,
-            state: self.liveness.state(id, now.mono).name().to_string(),
-            silent_ms: self.liveness.silence(id, now.mono).map_or(u64::MAX, |d| d.as_millis() as u64),
-            lag_dots: self.clocks.lag(id, &self.replicas, &self.layout),
-        };
-        let state = if self.draining {
-            "draining"
-        } else if self.config.rebuilding {
-            "rebuilding"
-        } else {
-            "serving"
-        };
-        NodeStatus {
-            node: self.config.node.0,
-            epoch: self.layout.epoch().0,
-            state: state.to_string(),
-            peers: self.liveness.peers().map(peer).collect(),
-            partitions_owned: self.replicas.len() as u32,
-            writes: self.counters.writes,
-            reads: self.counters.reads,
-            replicated: self.counters.replicated,
-            set_aside: self.counters.set_aside,
-            read_repairs: self.counters.read_repairs,
-            hints_pending: self.hints.pending(),
-            hints_bytes: self.hints.bytes(),
-            ..NodeStatus::default()
-        }
     }
 }

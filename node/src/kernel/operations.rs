@@ -1,7 +1,9 @@
 //! Requests under way, by number: carrying out what the coordinators decide, and answering whoever waits.
 
-use super::repair::Exchange;
-use super::{Effect, Kernel, Now, RequestId, SEED_MASK, Timer};
+use super::hints::HANDOFF_PATIENCE;
+use super::late::measure_ack;
+use super::repair::{Exchange, PAGE_PATIENCE};
+use super::{Asked, Effect, Kernel, Measure, Now, RequestId, SEED_MASK, Timer};
 use crate::coordinator::get::Get;
 use crate::coordinator::plan::{ReadPlan, WritePlan};
 use crate::coordinator::put::Put;
@@ -189,9 +191,8 @@ impl<S: Storage> Kernel<S> {
                 let step = put.on_deadline();
                 self.put_step(now, number, operation, step, effects);
             }
-            Operation::Forwarded { origin, .. } if over => {
-                let (origin, uncertain) = (*origin, doubt(Doubt::Deadline));
-                self.answer_write(now, origin, WriteAnswer::Unknown(uncertain), effects);
+            Operation::Forwarded { origin, write, began, .. } if over => {
+                self.forward_lost(now, (*origin, *began), write, Doubt::Deadline, effects);
             }
             // The read itself has succeeded: it is answered, and the repair goes on by itself.
             Operation::Repairing { .. } if over => self.answer_repaired(now, operation, effects),
@@ -222,9 +223,15 @@ impl<S: Storage> Kernel<S> {
         reply: PeerReply,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
-        let Some(mut operation) = self.operations.remove(&number) else { return Ok(()) };
+        let Some(mut operation) = self.operations.remove(&number) else {
+            self.late_reply(now, from, number, &reply, effects);
+            return self.canary_reply(now, from, number, &reply, effects);
+        };
         match &mut operation {
             Operation::Read { get, .. } | Operation::Gather { get, .. } => {
+                if let (PeerReply::Fetched(_), Some(took)) = (&reply, get.waited(now.mono, from)) {
+                    effects.push(Effect::Measure(Measure::Replied { kind: Asked::Fetch, took }));
+                }
                 let answer = match reply {
                     PeerReply::Fetched(fetched) => match Object::decode(&fetched.object) {
                         Ok(object) => Ok((object, fetched.took_us)),
@@ -236,6 +243,9 @@ impl<S: Storage> Kernel<S> {
                 return self.get_step(now, number, operation, step, effects);
             }
             Operation::Put(put) => {
+                if let (PeerReply::Replicated(_), Some(timing)) = (&reply, put.timing(now.mono, from)) {
+                    measure_ack(timing, effects);
+                }
                 let answer = match reply {
                     PeerReply::Replicated(replicated) => Ok(replicated),
                     other => Err(refusal_of(other)),
@@ -247,14 +257,18 @@ impl<S: Storage> Kernel<S> {
             Operation::Forwarded { .. } => {
                 self.operations.insert(number, operation);
             }
-            Operation::Handoff { target, row, dots, .. } => {
+            Operation::Handoff { target, row, dots, deadline } => {
                 self.hints.under_way_ended(*target);
                 if matches!(reply, PeerReply::Replicated(_)) {
+                    let took = (now.mono + HANDOFF_PATIENCE).saturating_sub(*deadline);
+                    effects.push(Effect::Measure(Measure::Replied { kind: Asked::Handoff, took }));
                     return self.handed_off(now, *target, row, dots, effects);
                 }
             }
-            Operation::Exchange { peer, partition, exchange, .. } => {
+            Operation::Exchange { peer, partition, exchange, deadline } => {
                 let which = (*peer, *partition, *exchange);
+                let took = (now.mono + PAGE_PATIENCE).saturating_sub(*deadline);
+                effects.push(Effect::Measure(Measure::Replied { kind: Asked::Page, took }));
                 return self.exchange_replied(now, which, Some(reply), effects);
             }
             Operation::Repairing { waiting, held, answer, .. } => {
@@ -282,9 +296,8 @@ impl<S: Storage> Kernel<S> {
                     let step = put.on_link_down(now.mono, peer);
                     self.put_step(now, number, operation, step, effects);
                 }
-                Operation::Forwarded { origin, to, .. } if *to == peer => {
-                    let (origin, uncertain) = (*origin, doubt(Doubt::LinkBroke));
-                    self.answer_write(now, origin, WriteAnswer::Unknown(uncertain), effects);
+                Operation::Forwarded { origin, write, began, to, .. } if *to == peer => {
+                    self.forward_lost(now, (*origin, *began), write, Doubt::LinkBroke, effects);
                 }
                 Operation::Forwarded { .. } => {
                     self.operations.insert(number, operation);
@@ -346,6 +359,7 @@ impl<S: Storage> Kernel<S> {
         effects.push(match origin {
             Origin::Client { session, request } => Effect::ClientReply { to: session, request, message: client },
             Origin::Peer { node, request } => Effect::PeerReply { to: node, request, message: peer },
+            Origin::Own => return,
         });
     }
 }

@@ -72,6 +72,7 @@ impl<S: Storage> Kernel<S> {
             PeerReply::Pong(pong) => {
                 self.clocks.pong(from, pong.number);
                 self.liveness.on_pong(from, now.mono);
+                self.clocks.hear_rebuilding(from, pong.rebuilding);
                 measure_offset(now, from, pong.wall_ms, effects);
             }
             PeerReply::Written(_)
@@ -93,8 +94,11 @@ impl<S: Storage> Kernel<S> {
 
     /// Pings every peer that has greeted, and greets the others.
     pub(super) fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        self.note_ages(now);
+        self.late.forget_old(now.mono);
         self.repair_tick(now, effects)?;
         self.hand_off(now, effects)?;
+        self.canary_tick(now, effects)?;
         let linked: Vec<NodeId> = self.liveness.peers().filter(|peer| self.liveness.linked(*peer)).collect();
         for peer in linked {
             if !self.liveness.greeted(peer) {
@@ -134,6 +138,7 @@ impl<S: Storage> Kernel<S> {
         }
         if self.clocks.greeted_by(from, greet.actor) {
             self.repair.forget(from);
+            self.ages.renewed(from, now.mono);
         }
         let known = self.replicas.iter().map(|(partition, replica)| (*partition, replica.clock().max(greet.actor)));
         Ok(PeerReply::Greeted(Greeted {
@@ -181,7 +186,7 @@ impl<S: Storage> Kernel<S> {
         }
         self.clocks.hear_wall(from, ping.wall_ms);
         measure_offset(now, from, ping.wall_ms, effects);
-        PeerReply::Pong(Pong { number: ping.number, wall_ms: now.wall_ms })
+        PeerReply::Pong(Pong { number: ping.number, wall_ms: now.wall_ms, rebuilding: self.config.rebuilding })
     }
 
     /// Merges what another node sent. The ack waits for the commit.

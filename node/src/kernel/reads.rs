@@ -1,7 +1,7 @@
 //! Gets, scans, and the repair of owners that a get finds behind.
 
 use super::operations::Operation;
-use super::{Effect, Kernel, Measure, Now, Outcome};
+use super::{Consistency, Effect, Kernel, Measure, Now, Outcome};
 use crate::coordinator::Origin;
 use crate::coordinator::answer::{behind, view};
 use crate::coordinator::get::{Found, Get, GetAnswer};
@@ -34,7 +34,7 @@ impl<S: Storage> Kernel<S> {
         let plan = match admitted {
             Ok(plan) => plan,
             Err(refusal) => {
-                self.refuse_read(now, origin, now.mono, refusal, effects);
+                self.refuse_read(now, origin, (Consistency::Other, arrived), refusal, effects);
                 return Ok(());
             }
         };
@@ -66,22 +66,22 @@ impl<S: Storage> Kernel<S> {
         answer: GetAnswer,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
-        let began = plan.route.began;
+        let (began, consistency) = (plan.route.began, plan.route.consistency(plan.r));
         let found = match answer {
             GetAnswer::Found(found) => found,
             GetAnswer::Unavailable { needed, got } => {
-                self.refuse_read(now, origin, began, Refusal::Unavailable { needed, got }, effects);
+                self.refuse_read(now, origin, (consistency, began), Refusal::Unavailable { needed, got }, effects);
                 return Ok(());
             }
             GetAnswer::DeadlinePassed => {
-                self.refuse_read(now, origin, began, Refusal::DeadlinePassed, effects);
+                self.refuse_read(now, origin, (consistency, began), Refusal::DeadlinePassed, effects);
                 return Ok(());
             }
         };
         let number = self.number();
         let (waiting, repaired) = self.repair_behind(number, &plan, &found, effects)?;
         let answer = self.read_answer(now, &plan, conflict, &found, waiting.iter().copied().collect());
-        self.count_read(now, began, &answer, effects);
+        self.count_read(now, (consistency, began), &answer, effects);
         if plan.blocking_repair && !waiting.is_empty() {
             let held = (found.answers.len() - waiting.len()) as u8;
             let operation = Operation::Repairing {
@@ -189,7 +189,13 @@ impl<S: Storage> Kernel<S> {
         }
     }
 
-    fn count_read(&mut self, now: Now, began: Duration, answer: &ReadAnswer, effects: &mut Vec<Effect>) {
+    fn count_read(
+        &mut self,
+        now: Now,
+        (consistency, began): (Consistency, Duration),
+        answer: &ReadAnswer,
+        effects: &mut Vec<Effect>,
+    ) {
         self.counters.reads += 1;
         self.counters.set_aside += u64::from(answer.set_aside);
         let outcome = match answer.siblings.len() {
@@ -198,7 +204,7 @@ impl<S: Storage> Kernel<S> {
             _ => Outcome::Conflict,
         };
         let (took, siblings) = (now.mono.saturating_sub(began), answer.siblings.len() as u32);
-        effects.push(Effect::Measure(Measure::Read { outcome, took, siblings }));
+        effects.push(Effect::Measure(Measure::Read { consistency, outcome, took, siblings }));
         if answer.set_aside > 0 {
             effects.push(Effect::Measure(Measure::SetAside { count: answer.set_aside }));
         }
@@ -210,14 +216,21 @@ impl<S: Storage> Kernel<S> {
         self.reply(origin, ClientReply::Read(answer), peer, effects);
     }
 
-    fn refuse_read(&self, now: Now, origin: Origin, began: Duration, refusal: Refusal, effects: &mut Vec<Effect>) {
+    fn refuse_read(
+        &self,
+        now: Now,
+        origin: Origin,
+        (consistency, began): (Consistency, Duration),
+        refusal: Refusal,
+        effects: &mut Vec<Effect>,
+    ) {
         let outcome = match &refusal {
             Refusal::Overloaded { .. } => Outcome::Overloaded,
             refusal if refusal.worth_a_retry() || *refusal == Refusal::DeadlinePassed => Outcome::Unavailable,
             _ => Outcome::Error,
         };
         let took = now.mono.saturating_sub(began);
-        effects.push(Effect::Measure(Measure::Read { outcome, took, siblings: 0 }));
+        effects.push(Effect::Measure(Measure::Read { consistency, outcome, took, siblings: 0 }));
         self.reply(origin, ClientReply::Refused(refusal.clone()), PeerReply::Refused(refusal), effects);
     }
 

@@ -18,7 +18,7 @@ pub(super) const PAGE_BYTES_MAX: u32 = 256 * 1024;
 /// A dot that a peer has and we lack is usually on its way. After this long it is asked for.
 const PULL_AFTER: Duration = Duration::from_secs(1);
 /// A page that does not come within this is asked for again.
-const PAGE_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// Log entries cut in one tick, over all partitions.
 const CUT_MAX: usize = 16_384;
 /// Objects looked at in one tick, whether they may be erased, over all partitions.
@@ -46,6 +46,11 @@ pub(super) struct Repair {
 }
 
 impl Repair {
+    /// How many copies of partitions a rebuilding node has made.
+    pub(super) fn copies_made(&self) -> u64 {
+        self.synced.len() as u64
+    }
+
     /// A peer has lost what it had: what it said that it has is no longer to be had from it.
     pub(super) fn forget(&mut self, peer: NodeId) {
         self.behind.retain(|(other, _), _| *other != peer);
@@ -286,6 +291,7 @@ impl<S: Storage> Kernel<S> {
             let Some(replica) = self.replicas.get_mut(&partition) else { continue };
             let owners = self.layout.preference(partition).map_or(&[][..], |list| list.owners());
             let settled = self.clocks.settled(self.config.node, owners, partition, replica.clock());
+            self.ages.settle(partition, &settled);
             // Content is erased once it has expired by the clock of every owner: one of them may have jumped ahead.
             let expired_ms = wall_ms.min(self.clocks.earliest_wall(self.config.node, owners));
             let collected = replica.collect(&mut self.store, &settled, expired_ms, (cut_left, looks_left))?;

@@ -1,9 +1,9 @@
 //! Puts and deletes: from the request to the mint, and from the commit to the answer.
 
 use super::operations::{Operation, PendingWrite, WriteAnswer, doubt};
-use super::{Effect, Kernel, Measure, Now, Outcome};
+use super::{Consistency, Effect, Kernel, Measure, Now, Outcome, WriteOp};
 use crate::coordinator::get::{Get, GetAnswer};
-use crate::coordinator::plan::WritePlan;
+use crate::coordinator::plan::{WritePlan, write_op};
 use crate::coordinator::put::{Minted, Put, PutAnswer};
 use crate::coordinator::{Origin, Step};
 use crate::planted::{self, Bug};
@@ -38,20 +38,24 @@ impl<S: Storage> Kernel<S> {
         let admitted = self.admit().and_then(|()| WritePlan::new(&self.layout, now, arrived, &request));
         let plan = match admitted {
             Ok(plan) => plan,
-            Err(refusal) => return self.refuse_write(now, origin, refusal, effects),
+            Err(refusal) => {
+                let ask = Ask { origin, op: write_op(&request.change), consistency: Consistency::Other, arrived };
+                return self.refuse_write(now, ask, refusal, effects);
+            }
         };
+        let ask = Ask::of(origin, &plan);
         if !self.replicas.contains_key(&plan.route.partition) || self.config.rebuilding {
             match origin {
                 Origin::Client { .. } => self.forward(now, origin, request, &plan, BTreeSet::new(), effects),
-                Origin::Peer { .. } => {
+                Origin::Peer { .. } | Origin::Own => {
                     let why = if self.config.rebuilding { Refusal::NotReady } else { Refusal::NotOwner };
-                    self.refuse_write(now, origin, why, effects)?;
+                    self.refuse_write(now, ask, why, effects)?;
                 }
             }
             return Ok(());
         }
         if self.disk_reserve {
-            return self.refuse_write(now, origin, Refusal::DiskReserve, effects);
+            return self.refuse_write(now, ask, Refusal::DiskReserve, effects);
         }
         let owners = 1 + self.reachable_others(now, plan.route.partition).len();
         let hints = match plan.quorum {
@@ -61,7 +65,7 @@ impl<S: Storage> Kernel<S> {
         let got = (owners + hints).min(usize::from(plan.route.partition.n)) as u8;
         if got < plan.w {
             let refusal = Refusal::Unavailable { needed: plan.w, got };
-            return self.refuse_write(now, origin, refusal, effects);
+            return self.refuse_write(now, ask, refusal, effects);
         }
         let WriteRequest { change, supersede, op_id, hlc, .. } = request;
         let write = PendingWrite { origin, plan, change, supersede, op_id, hlc };
@@ -98,23 +102,23 @@ impl<S: Storage> Kernel<S> {
         answer: GetAnswer,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
-        let origin = write.origin;
+        let ask = Ask::of(write.origin, &write.plan);
         let found = match answer {
             GetAnswer::Found(found) => found,
             GetAnswer::Unavailable { needed, got } => {
-                return self.refuse_write(now, origin, Refusal::Unavailable { needed, got }, effects);
+                return self.refuse_write(now, ask, Refusal::Unavailable { needed, got }, effects);
             }
-            GetAnswer::DeadlinePassed => return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects),
+            GetAnswer::DeadlinePassed => return self.refuse_write(now, ask, Refusal::DeadlinePassed, effects),
         };
         if now.mono >= write.plan.route.deadline && !planted::is(Bug::ExpiredDeadlineExecuted) {
-            return self.refuse_write(now, origin, Refusal::DeadlinePassed, effects); // The timer is behind the answer.
+            return self.refuse_write(now, ask, Refusal::DeadlinePassed, effects); // The timer is behind the answer.
         }
         // Events of our own that we do not know of: we have forgotten. A context alone may have been made up by a client.
         for (answered, object) in &found.answers {
             let events = object.siblings().iter().map(|(dot, _)| *dot);
             let own = events.filter(|dot| dot.actor() == self.config.actor).map(Dot::seq).max().unwrap_or(0);
             if self.forgot(answered.node, write.plan.route.partition, own, effects) {
-                return self.refuse_write(now, origin, Refusal::NotReady, effects);
+                return self.refuse_write(now, ask, Refusal::NotReady, effects);
             }
         }
         // An owner that holds the event of this op id sent its whole object: ours learns of it, and mints nothing.
@@ -135,7 +139,7 @@ impl<S: Storage> Kernel<S> {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
         let PendingWrite { origin, plan, change, supersede, op_id, hlc } = write;
-        let place = &plan.route.place;
+        let (place, ask) = (&plan.route.place, Ask::of(origin, &plan));
         let replica = self.replicas.get_mut(&plan.route.partition).expect("only owners mint");
         let stored = replica.stored(&self.store, place)?.unwrap_or_default();
         let (dot, hlc, object, repeated) = match stored.event_of(op_id) {
@@ -151,10 +155,10 @@ impl<S: Storage> Kernel<S> {
                 let covered = seen.seq(self.config.actor).max(stored.context().seq(self.config.actor));
                 if covered > replica.clock().max(self.config.actor) {
                     let why = "it covers writes that were never made".to_string();
-                    return self.refuse_write(now, origin, TokenError::Malformed(why).into(), effects);
+                    return self.refuse_write(now, ask, TokenError::Malformed(why).into(), effects);
                 }
                 if let Err(refusal) = check_size(&stored, &seen, &change, plan.route.partition.n) {
-                    return self.refuse_write(now, origin, refusal, effects);
+                    return self.refuse_write(now, ask, refusal, effects);
                 }
                 let hlc = self.next_hlc(now, hlc, stored.hlc_max(), effects);
                 let content = match change {
@@ -215,23 +219,23 @@ impl<S: Storage> Kernel<S> {
     ) {
         let Operation::Put(put) = operation else { unreachable!("only puts take the steps of a put") };
         self.send_all(number, step.send, effects);
-        let (origin, began) = (put.origin, put.plan.route.began);
+        let ask = Ask::of(put.origin, &put.plan);
         match step.answer {
             Some(PutAnswer::Applied(receipt)) => {
                 self.counters.writes += 1;
-                let took = now.mono.saturating_sub(began);
-                effects.push(Effect::Measure(Measure::Written { outcome: Outcome::Ok, took }));
-                self.answer_write(now, origin, WriteAnswer::Applied(receipt), effects);
+                measure_write(now, ask, Outcome::Ok, effects);
+                self.answer_write(now, put.origin, WriteAnswer::Applied(receipt), effects);
             }
             Some(PutAnswer::Unknown(uncertain)) => {
-                let took = now.mono.saturating_sub(began);
-                effects.push(Effect::Measure(Measure::Written { outcome: Outcome::Unknown, took }));
-                self.answer_write(now, origin, WriteAnswer::Unknown(uncertain), effects);
+                measure_write(now, ask, Outcome::Unknown, effects);
+                self.answer_write(now, put.origin, WriteAnswer::Unknown(uncertain), effects);
             }
             None => {}
         }
         if !step.done {
             self.operations.insert(number, Operation::Put(put));
+        } else if self.config.measured {
+            self.late.keep(now.mono, number, put);
         }
     }
 
@@ -249,6 +253,7 @@ impl<S: Storage> Kernel<S> {
         let next = self.reachable_others(now, route.partition).into_iter().find(|owner| !tried.contains(owner));
         let Some(to) = next else {
             let refusal = Refusal::Unavailable { needed: 1, got: 0 };
+            measure_write(now, Ask::of(origin, plan), Outcome::Unavailable, effects);
             return self.answer_write(now, origin, WriteAnswer::Refused(refusal), effects);
         };
         let left = route.deadline.saturating_sub(now.mono).as_millis();
@@ -298,10 +303,24 @@ impl<S: Storage> Kernel<S> {
         self.answer_write(now, origin, answer, effects);
     }
 
+    /// Nothing more will be heard of a write that was handed on. Its coordinator may not be there to count it.
+    pub(super) fn forward_lost(
+        &self,
+        now: Now,
+        (origin, arrived): (Origin, Duration),
+        write: &WriteRequest,
+        why: Doubt,
+        effects: &mut Vec<Effect>,
+    ) {
+        let ask = Ask { origin, op: write_op(&write.change), consistency: Consistency::Other, arrived };
+        measure_write(now, ask, Outcome::Unknown, effects);
+        self.answer_write(now, origin, WriteAnswer::Unknown(doubt(why)), effects);
+    }
+
     fn refuse_write(
         &mut self,
         now: Now,
-        origin: Origin,
+        ask: Ask,
         refusal: Refusal,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
@@ -310,8 +329,8 @@ impl<S: Storage> Kernel<S> {
             refusal if refusal.worth_a_retry() => Outcome::Unavailable,
             _ => Outcome::Error,
         };
-        effects.push(Effect::Measure(Measure::Written { outcome, took: Duration::ZERO }));
-        self.answer_write(now, origin, WriteAnswer::Refused(refusal), effects);
+        measure_write(now, ask, outcome, effects);
+        self.answer_write(now, ask.origin, WriteAnswer::Refused(refusal), effects);
         Ok(())
     }
 
@@ -333,6 +352,7 @@ impl<S: Storage> Kernel<S> {
                 };
                 Effect::PeerReply { to: node, request, message }
             }
+            Origin::Own => return,
         });
     }
 
@@ -371,6 +391,31 @@ impl<S: Storage> Kernel<S> {
         let mark = Bytes::copy_from_slice(&self.hlc_mark.0.to_be_bytes());
         let row = MetaKey::HlcMark { shard: self.config.shard }.encode();
         self.store.stage(Table::Meta, row.into(), Some(mark));
+    }
+}
+
+/// What the metrics know of a write.
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    origin: Origin,
+    op: WriteOp,
+    consistency: Consistency,
+    arrived: Duration,
+}
+
+impl Ask {
+    fn of(origin: Origin, plan: &WritePlan) -> Self {
+        let route = &plan.route;
+        Self { origin, op: plan.op, consistency: route.consistency(plan.w), arrived: route.began }
+    }
+}
+
+/// Counts a write that is answered. The canary's are no client's.
+fn measure_write(now: Now, ask: Ask, outcome: Outcome, effects: &mut Vec<Effect>) {
+    let Ask { origin, op, consistency, arrived } = ask;
+    if origin != Origin::Own {
+        let took = now.mono.saturating_sub(arrived);
+        effects.push(Effect::Measure(Measure::Written { op, consistency, outcome, took }));
     }
 }
 

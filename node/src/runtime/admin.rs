@@ -62,8 +62,8 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> Response {
     if let Some(status) = exchange.router.status(exchange.clock.mono()).await {
         exchange.metrics.status(&status);
     }
-    for (class, bytes) in exchange.router.inbox_bytes() {
-        exchange.metrics.inbox(class.name(), bytes);
+    for (class, bytes, oldest) in exchange.router.waiting() {
+        exchange.metrics.inbox(class.name(), bytes, oldest);
     }
     ([(CONTENT_TYPE, METRICS_TYPE)], exchange.metrics.render()).into_response()
 }

@@ -6,9 +6,10 @@ use super::lane::{LaneReader, LaneSender, NotQueued};
 use super::plane::{End, Exchange, finish, lane};
 use super::switchboard::CLIENT_QUEUE_BYTES;
 use crate::kernel::{Event, SessionId};
+use crate::metrics::Op;
 use quinn::Connection;
 use quorate_ring::topology::VALUE_BYTES_MAX;
-use quorate_ring::wire::client::{ClientReply, ClientRequest, Hello, HelloReply};
+use quorate_ring::wire::client::{Change, ClientReply, ClientRequest, Hello, HelloReply, WriteRequest};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::{Frame, PROTOCOL_MINOR};
 use std::sync::Arc;
@@ -41,6 +42,20 @@ pub async fn serve(exchange: Arc<Exchange>, connection: Connection) {
         Err(end) => end,
     };
     finish(&exchange, Plane::Client, &connection, &end);
+}
+
+/// As the metrics name it, if it is a request that they count.
+fn op_of(message: &ClientRequest) -> Option<Op> {
+    match message {
+        ClientRequest::Write(WriteRequest { change: Change::Put { .. }, .. }) => Some(Op::Put),
+        ClientRequest::Write(WriteRequest { change: Change::Delete, .. }) => Some(Op::Delete),
+        ClientRequest::Read(_) => Some(Op::Get),
+        ClientRequest::Hello(_)
+        | ClientRequest::Scan(_)
+        | ClientRequest::Log(_)
+        | ClientRequest::Status(_)
+        | ClientRequest::Cancel(_) => None,
+    }
 }
 
 fn done() -> End {
@@ -95,9 +110,10 @@ impl Session<'_> {
             | ClientRequest::Scan(_)
             | ClientRequest::Log(_)
             | ClientRequest::Status(_) => {
+                let op = op_of(&message);
                 let passed = self.exchange.router.client(self.id, request, arrived, message);
                 passed.or_else(|full| {
-                    self.exchange.metrics.inbox_refused();
+                    self.exchange.metrics.inbox_refused(op);
                     self.refuse(request, Refusal::Overloaded { retry_after_ms: full.retry_after_ms })
                 })
             }

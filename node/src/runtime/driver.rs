@@ -7,6 +7,7 @@ use super::clock::Clock;
 use super::inbox::{Drained, Inbox};
 use super::switchboard::Outgoing;
 use super::timers::Timers;
+use super::trail;
 use crate::kernel::{Effect, Event, Kernel};
 use crate::metrics::Metrics;
 use crate::storage::{Storage, StorageError};
@@ -45,7 +46,8 @@ pub struct ShardLinks {
 /// Starts the thread. It ends when its inbox is closed, or the disk fails.
 pub fn start<S: Storage + Send + 'static>(kernel: Kernel<S>, links: ShardLinks) -> std::io::Result<JoinHandle<()>> {
     let name = format!("shard-{}", links.shard);
-    let driver = Driver { kernel, links, timers: Timers::default(), effects: Vec::new(), draining: false };
+    let driver =
+        Driver { kernel, links, timers: Timers::default(), effects: Vec::new(), draining: false, trail: false };
     std::thread::Builder::new().name(name).spawn(move || {
         let _guard = AbortOnPanic;
         driver.run();
@@ -69,6 +71,8 @@ struct Driver<S: Storage> {
     timers: Timers,
     effects: Vec<Effect>,
     draining: bool,
+    /// Someone wants to read the trail of requests.
+    trail: bool,
 }
 
 impl<S: Storage> Driver<S> {
@@ -82,6 +86,10 @@ impl<S: Storage> Driver<S> {
         let mut batch = vec![Event::Started];
         loop {
             let events = batch.len();
+            self.trail = trail::wanted();
+            if self.trail {
+                batch.iter().for_each(trail::event);
+            }
             for event in batch.drain(..) {
                 self.draining |= matches!(event, Event::Drain);
                 self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
@@ -115,6 +123,9 @@ impl<S: Storage> Driver<S> {
     /// Carries out what is committed.
     fn release(&mut self) {
         let out = &mut self.links.outgoing;
+        if self.trail {
+            self.effects.iter().for_each(trail::effect);
+        }
         let news = |news| self.links.news.blocking_send(news);
         for effect in self.effects.drain(..) {
             match effect {

@@ -221,6 +221,11 @@ impl Inbox {
         self.lock().queue(class).bytes
     }
 
+    /// How long the oldest of a class has waited.
+    pub fn oldest(&self, class: Class) -> Duration {
+        self.lock().queue(class).waiting.front().map_or(Duration::ZERO, |oldest| oldest.since.elapsed())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect(UNPOISONED)
     }

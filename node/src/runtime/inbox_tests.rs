@@ -27,7 +27,7 @@ fn replicate(purpose: Purpose, bytes: usize) -> Event {
 }
 
 fn pong() -> Event {
-    let message = PeerReply::Pong(Pong { number: 1, wall_ms: 1 });
+    let message = PeerReply::Pong(Pong { number: 1, wall_ms: 1, rebuilding: false });
     Event::PeerReply { from: NodeId(2), request: RequestId(1), message }
 }
 

@@ -7,6 +7,11 @@ use std::path::Path;
 
 /// Bytes that this process may still write to the disk of a folder.
 pub fn disk_bytes_free(folder: &Path) -> io::Result<u64> {
+    Ok(disk_bytes(folder)?.0)
+}
+
+/// Bytes that this process may still write to the disk of a folder, and the size of the disk.
+pub fn disk_bytes(folder: &Path) -> io::Result<(u64, u64)> {
     let path = CString::new(folder.as_os_str().as_bytes())?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `path` ends with a zero byte, and `stat` has room for the answer.
@@ -16,7 +21,7 @@ pub fn disk_bytes_free(folder: &Path) -> io::Result<u64> {
     }
     // SAFETY: statvfs filled it in, as it said so.
     let stat = unsafe { stat.assume_init() };
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }
 
 /// Bytes of this process in memory; 0 where the system does not say.

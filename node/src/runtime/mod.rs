@@ -31,6 +31,7 @@ mod switchboard;
 mod timed;
 mod timers;
 pub mod tls;
+mod trail;
 
 pub use clients::CLIENT_FRAME_BYTES_MAX;
 pub use close::CloseCode;

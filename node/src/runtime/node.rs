@@ -17,7 +17,7 @@ use super::{admin, machine, peers};
 use crate::config::Config;
 use crate::identity::{self, Claim, IdentityError, Opened};
 use crate::kernel::{Event, Kernel, ShardConfig};
-use crate::metrics::Metrics;
+use crate::metrics::{Disk, Metrics};
 use crate::storage::StorageError;
 use metrics_exporter_prometheus::BuildError;
 use quinn::{Endpoint, VarInt};
@@ -157,8 +157,13 @@ struct Shards {
 
 impl Shards {
     fn prepare(config: &Config, clock: Clock) -> Result<Self, NodeError> {
-        let others = config.layout.topology().nodes.iter().map(|node| node.id).filter(|id| *id != config.node.id);
-        let metrics = Arc::new(Metrics::new(others, wall_ms())?);
+        let others = config.layout.topology().nodes.iter().filter(|node| node.id != config.node.id);
+        let others = others.map(|node| (node.id, node.name.clone()));
+        let metrics = match config.metrics {
+            true => Metrics::new(others, wall_ms())?,
+            false => Metrics::off(),
+        };
+        let metrics = Arc::new(metrics);
         let facts = Arc::new(Facts::new(config.node.name.clone(), clock));
         let limit = config.inbox_bytes / usize::from(config.shards);
         Ok(Self {
@@ -184,6 +189,8 @@ impl Shards {
                 shard,
                 shards: config.shards,
                 rebuilding: identity.rebuilding,
+                measured: config.metrics,
+                canary: config.canary_bucket,
                 ..ShardConfig::new(identity.node, identity.actor, machine::random()?)
             };
             let storage = Timed::new(opened.storage.clone(), self.metrics.clone());
@@ -238,6 +245,8 @@ impl Node {
         let clients = client_plane(config.node.client_address, tls)?;
         let peer = peer_plane(config.node.peer_address, tls)?;
         let threads = shards.start(config, &opened, &news)?;
+        let tunables = ShardConfig::new(config.node.id, opened.identity.actor, 0);
+        shards.metrics.limits(tls.expires_s, tunables.hint_bytes_max);
         let router = Router::new(config.layout.clone(), shards.inboxes.clone(), shards.board.clone());
         let (metrics, board) = (shards.metrics.clone(), shards.board.clone());
         let exchange = Arc::new(Exchange::new(config.node.id, shards.clock, router, board, metrics));
@@ -305,15 +314,19 @@ impl Node {
 
     fn look_around(&mut self, config: &Config) {
         let facts = &self.shards.facts;
-        let free = match machine::disk_bytes_free(&config.data) {
-            Ok(free) => free,
+        let (free, size) = match machine::disk_bytes(&config.data) {
+            Ok(bytes) => bytes,
             Err(error) => return tracing::error!(%error, "the free space of the disk is not known"),
         };
         let resident = machine::resident_bytes();
         facts.disk_bytes_free.store(free, Ordering::Relaxed);
         facts.resident_bytes.store(resident, Ordering::Relaxed);
         facts.keys_estimate.store(self.opened.storage.keys_estimate(), Ordering::Relaxed);
-        self.shards.metrics.machine(free, resident);
+        let disk = Disk { free, size, reserve: config.disk_reserve_bytes };
+        self.shards.metrics.machine(disk, resident);
+        if config.metrics {
+            self.shards.metrics.storage(&self.opened.storage.health());
+        }
         for (plane, door) in &self.doors {
             self.shards.metrics.connections(plane.name(), door.connections());
         }

@@ -42,11 +42,13 @@ impl Router {
         self.inboxes.iter().for_each(|inbox| inbox.push(event.clone()));
     }
 
-    /// Bytes that wait for the shards, by class.
-    pub fn inbox_bytes(&self) -> Vec<(Class, usize)> {
-        let classes = [Class::Urgent, Class::Work, Class::Repair];
-        let of = |class| self.inboxes.iter().map(|inbox| inbox.bytes(class)).sum();
-        classes.map(|class| (class, of(class))).into()
+    /// What waits for the shards, by class: how many bytes, and for how long the oldest.
+    pub fn waiting(&self) -> [(Class, usize, Duration); 3] {
+        [Class::Urgent, Class::Work, Class::Repair].map(|class| {
+            let bytes = self.inboxes.iter().map(|inbox| inbox.bytes(class)).sum();
+            let oldest = self.inboxes.iter().map(|inbox| inbox.oldest(class)).max();
+            (class, bytes, oldest.unwrap_or_default())
+        })
     }
 
     /// Passes on what a client asks; `Hello` and `Cancel` are not for shards.

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use crate::kernel::SessionId;
-use quorate_ring::wire::client::NodeStatus;
+use quorate_ring::wire::client::{NodeStatus, PartitionStates};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -95,6 +95,12 @@ fn unite(mut whole: NodeStatus, part: NodeStatus) -> NodeStatus {
         match whole.peers.iter_mut().find(|ours| ours.node == theirs.node) {
             Some(ours) => {
                 ours.lag_dots += theirs.lag_dots;
+                ours.lag_oldest_ms = ours.lag_oldest_ms.max(theirs.lag_oldest_ms);
+                ours.clock_known &= theirs.clock_known;
+                ours.hints_pending += theirs.hints_pending;
+                ours.hints_bytes += theirs.hints_bytes;
+                ours.hints_oldest_ms = ours.hints_oldest_ms.max(theirs.hints_oldest_ms);
+                ours.canary_waiting_ms = ours.canary_waiting_ms.max(theirs.canary_waiting_ms);
                 if ours.silent_ms > theirs.silent_ms {
                     ours.silent_ms = theirs.silent_ms;
                     ours.state = theirs.state;
@@ -111,7 +117,20 @@ fn unite(mut whole: NodeStatus, part: NodeStatus) -> NodeStatus {
     whole.read_repairs += part.read_repairs;
     whole.hints_pending += part.hints_pending;
     whole.hints_bytes += part.hints_bytes;
+    whole.operations += part.operations;
+    add(&mut whole.partitions_to_read, part.partitions_to_read);
+    add(&mut whole.partitions_to_write, part.partitions_to_write);
+    whole.log_entries += part.log_entries;
+    whole.erasable += part.erasable;
+    whole.copies_needed += part.copies_needed;
+    whole.copies_made += part.copies_made;
     whole
+}
+
+fn add(whole: &mut PartitionStates, part: PartitionStates) {
+    whole.all += part.all;
+    whole.quorum += part.quorum;
+    whole.no_quorum += part.no_quorum;
 }
 
 #[cfg(test)]
@@ -120,7 +139,8 @@ mod tests {
     use quorate_ring::wire::client::PeerStatus;
 
     fn part(state: &str, lag_dots: u64, silent_ms: u64) -> NodeStatus {
-        let peers = vec![PeerStatus { node: 2, state: format!("silent {silent_ms}"), silent_ms, lag_dots }];
+        let state_of_peer = format!("silent {silent_ms}");
+        let peers = vec![PeerStatus { node: 2, state: state_of_peer, silent_ms, lag_dots, ..PeerStatus::default() }];
         NodeStatus { node: 1, state: state.to_string(), peers, writes: 5, partitions_owned: 7, ..NodeStatus::default() }
     }
 

@@ -36,6 +36,8 @@ pub struct Tls {
     pub peer_server: Arc<ServerConfig>,
     pub peer_client: Arc<ClientConfig>,
     pub client_server: Arc<ServerConfig>,
+    /// When the certificate of this node ends to be valid, in seconds since 1970.
+    pub expires_s: i64,
 }
 
 /// What is wrong with the credentials of a node.
@@ -66,13 +68,22 @@ impl Tls {
         check_chain(files, nodes.as_ref(), &chain, &server_name(cluster, node))?;
         let peers = asks(&provider, node_anchor, "node_ca", files.node_ca)?;
         let clients = asks(&provider, client_anchor, "client_ca", files.client_ca)?;
+        let expires_s = expiry(files, &chain)?;
         let identity = (chain, key);
         Ok(Self {
             peer_server: server(&provider, peers, &identity, ALPN_PEER)?,
             client_server: server(&provider, clients, &identity, ALPN_CLIENT)?,
             peer_client: client(&provider, nodes, identity)?,
+            expires_s,
         })
     }
+}
+
+fn expiry(files: TlsFiles<'_>, chain: &[CertificateDer<'static>]) -> Result<i64, TlsError> {
+    let unreadable = |reason: String| TlsError::Certificate { path: files.certificate.to_path_buf(), reason };
+    let leaf = chain.first().ok_or_else(|| unreadable("it holds no certificate".to_string()))?;
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|e| unreadable(e.to_string()))?;
+    Ok(leaf.validity().not_after.timestamp())
 }
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

@@ -56,6 +56,27 @@ pub enum Mode {
     Existing,
 }
 
+/// Levels of files that RocksDB keeps.
+pub const LEVELS: usize = 7;
+
+/// How a database is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Health {
+    /// Files of each level: many in level 0 are the first sign of writes that come faster than they are merged.
+    pub files: [u64; LEVELS],
+    pub files_bytes: u64,
+    /// What compactions have yet to rewrite, about.
+    pub unmerged_bytes: u64,
+    /// Rows that are not in files yet.
+    pub buffered_bytes: u64,
+    /// Bytes per second that writes are held down to; 0 while they are not.
+    pub delayed_write_rate: u64,
+    /// No write goes on before compactions have caught up.
+    pub stopped: bool,
+    pub cache_bytes: u64,
+    pub cache_bytes_max: u64,
+}
+
 /// A node's database; clones share it, so that each shard commits its own batches.
 #[derive(Clone)]
 pub struct RocksStorage {
@@ -115,10 +136,35 @@ impl RocksStorage {
         buffers + self.property(Table::Objects, "rocksdb.block-cache-usage")
     }
 
+    /// How the database is doing, over all tables.
+    pub fn health(&self) -> Health {
+        let sum = |property: &str| Table::ALL.into_iter().map(|table| self.property(table, property)).sum();
+        let level = |level: usize| -> u64 { sum_files(self, level) };
+        Health {
+            files: std::array::from_fn(level),
+            files_bytes: sum("rocksdb.total-sst-files-size"),
+            unmerged_bytes: sum("rocksdb.estimate-pending-compaction-bytes"),
+            buffered_bytes: sum("rocksdb.cur-size-all-mem-tables"),
+            // These two are of the whole database, whichever table is asked.
+            delayed_write_rate: self.property(Table::Objects, "rocksdb.actual-delayed-write-rate"),
+            stopped: self.property(Table::Objects, "rocksdb.is-write-stopped") > 0,
+            cache_bytes: self.property(Table::Objects, "rocksdb.block-cache-usage"),
+            cache_bytes_max: self.property(Table::Objects, "rocksdb.block-cache-capacity"),
+        }
+    }
+
     /// A number that RocksDB keeps about a table; 0 if it has none of that name.
     pub fn property(&self, table: Table, property: &str) -> u64 {
         self.db.property_int_value_cf(&self.family(table), property).ok().flatten().unwrap_or(0)
     }
+}
+
+/// Files of one level, over all tables. RocksDB gives this number as text.
+fn sum_files(storage: &RocksStorage, level: usize) -> u64 {
+    let property = format!("rocksdb.num-files-at-level{level}");
+    let of =
+        |table| storage.db.property_value_cf(&storage.family(table), &property).ok().flatten()?.parse::<u64>().ok();
+    Table::ALL.into_iter().filter_map(of).sum()
 }
 
 impl Read for RocksStorage {

@@ -3,7 +3,7 @@
 #![allow(dead_code)] // Each file of stories is a program of its own, and uses a part.
 
 use bytes::Bytes;
-use quorate_node::kernel::{Effect, Event, Kernel, Now, SessionId, ShardConfig, Timer};
+use quorate_node::kernel::{Effect, Event, Kernel, Measure, Now, SessionId, ShardConfig, Timer};
 use quorate_node::storage::{MemoryStorage, Read, Table};
 use quorate_ring::id::{ActorId, NodeId, OpId};
 use quorate_ring::placement::Layout;
@@ -50,15 +50,23 @@ pub struct World {
     /// Events for a node that this picks wait in `held`.
     pub hold: fn(NodeId, &Event) -> bool,
     pub held: VecDeque<(NodeId, Event)>,
+    /// What was measured, and by whom.
+    pub measured: Vec<(NodeId, Measure)>,
     /// Timers of operations, and when they go off.
     timers: BTreeSet<(u64, NodeId, Timer)>,
 }
 
 impl World {
     pub fn new(nodes: u16) -> Self {
+        Self::with(nodes, |_| {})
+    }
+
+    /// With other tunables than the usual ones.
+    pub fn with(nodes: u16, tune: impl Fn(&mut ShardConfig)) -> Self {
         let layout = layout(nodes);
         let kernel = |id: u16| {
-            let config = ShardConfig::new(NodeId(id), ActorId::new(NodeId(id), 1), 0);
+            let mut config = ShardConfig::new(NodeId(id), ActorId::new(NodeId(id), 1), 0);
+            tune(&mut config);
             (NodeId(id), Kernel::open(config, layout.clone(), MemoryStorage::new()).unwrap())
         };
         let kernels = (1..=nodes).map(kernel).collect();
@@ -75,6 +83,7 @@ impl World {
             sent: Vec::new(),
             hold: |_, _| false,
             held: VecDeque::new(),
+            measured: Vec::new(),
             timers: BTreeSet::new(),
         };
         let ids: Vec<NodeId> = world.kernels.keys().copied().collect();
@@ -125,7 +134,8 @@ impl World {
             Effect::PeerReply { to, request, message } => {
                 self.inbox.push_back((to, Event::PeerReply { from: node, request, message }));
             }
-            Effect::Arm { timer: Timer::Tick, .. } | Effect::Measure(_) => {} // `pass` ticks.
+            Effect::Arm { timer: Timer::Tick, .. } => {} // `pass` ticks.
+            Effect::Measure(measure) => self.measured.push((node, measure)),
             Effect::Arm { timer, after } => {
                 self.timers.insert((self.ms + after.as_millis() as u64, node, timer));
             }
@@ -237,6 +247,14 @@ impl World {
     pub fn values(&mut self, via: u16, bucket: u32, key: &'static str) -> Vec<String> {
         let answer = self.get(via, bucket, key);
         answer.siblings.iter().map(|s| String::from_utf8(s.value.to_vec()).unwrap()).collect()
+    }
+
+    /// What a node says of itself.
+    pub fn status(&mut self, of: u16) -> NodeStatus {
+        match self.ask(of, ClientRequest::Status(StatusRequest {})) {
+            Some(ClientReply::Status(status)) => status,
+            other => panic!("no status: {other:?}"),
+        }
     }
 
     pub fn owners(&self, key: &str) -> Vec<u16> {

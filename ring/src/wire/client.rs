@@ -294,6 +294,28 @@ pub struct NodeStatus {
     pub read_repairs: u64,
     pub hints_pending: u64,
     pub hints_bytes: u64,
+    /// Requests under way here, of clients and of its own.
+    pub operations: u64,
+    /// Of all partitions, how many have so many owners within reach, as this node sees it.
+    pub partitions_to_read: PartitionStates,
+    pub partitions_to_write: PartitionStates,
+    /// Entries of the log that not all owners have seen, and keys that wait to be erased: tombstones, and values that
+    /// expire.
+    pub log_entries: u64,
+    pub erasable: u64,
+    /// While it rebuilds: copies of partitions that it needs, and those that it has made.
+    pub copies_needed: u64,
+    pub copies_made: u64,
+}
+
+/// Partitions by how many of their owners can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PartitionStates {
+    pub all: u32,
+    /// Not all, but more than half.
+    pub quorum: u32,
+    pub no_quorum: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -306,4 +328,14 @@ pub struct PeerStatus {
     pub silent_ms: u64,
     /// Dots that it is known to lack of what this node has, over all partitions that both own.
     pub lag_dots: u64,
+    /// How old the oldest of these is, counted from this node's start at the earliest.
+    pub lag_oldest_ms: u64,
+    /// Whether it has told what it has: before, its lag is not known, and said to be 0.
+    pub clock_known: bool,
+    /// Hints that this node keeps for it, and the age of the oldest write among them.
+    pub hints_pending: u64,
+    pub hints_bytes: u64,
+    pub hints_oldest_ms: u64,
+    /// How long this node's canary has been waiting for it; 0 if it has seen the last one.
+    pub canary_waiting_ms: u64,
 }

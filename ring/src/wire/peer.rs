@@ -86,6 +86,9 @@ pub struct ClockNews {
 pub struct Pong {
     pub number: u64,
     pub wall_ms: u64,
+    /// The sender may have forgotten, and answers no reads until it has copied its partitions.
+    #[serde(default)]
+    pub rebuilding: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -85,7 +85,9 @@ impl World {
                 let acks: Vec<_> = uncertain.acks.iter().map(|ack| ack.node.0).collect();
                 format!("unknown: {}; acked by {acks:?}", uncertain.doubt)
             }
-            ClientReply::Hello(_) | ClientReply::Page(_) | ClientReply::LogPage(_) | ClientReply::Status(_) => "something else".to_string(),
+            ClientReply::Hello(_) | ClientReply::Page(_) | ClientReply::LogPage(_) | ClientReply::Status(_) => {
+                "something else".to_string()
+            }
         };
         self.trace.say(self.now_us, Some(key), || format!("op {op}: {text}"));
     }
@@ -124,6 +126,10 @@ impl Trace {
             Measure::ClockAhead => self.rare("timestamps too far ahead"),
             Measure::Written { .. }
             | Measure::Read { .. }
+            | Measure::Replied { .. }
+            | Measure::AckSpread { .. }
+            | Measure::CanaryWritten
+            | Measure::CanarySeen { .. }
             | Measure::SetAside { .. }
             | Measure::Merged { .. }
             | Measure::Pulled { .. }
