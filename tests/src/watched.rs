@@ -27,13 +27,13 @@ fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("there is no {name}: cargo build --release --workspace --bins"))
 }
 
-/// None, and a word of it, if there is no Prometheus on this machine.
-pub fn installed() -> Option<()> {
-    if prometheus::find("prometheus").is_none() || prometheus::find("promtool").is_none() {
+/// Whether there is a Prometheus on this machine; a word of it if not.
+pub fn installed() -> bool {
+    let both = ["prometheus", "promtool"].into_iter().all(|program| prometheus::find(program).is_some());
+    if !both {
         println!("skipped: prometheus is not installed (apt-get install prometheus)");
-        return None;
     }
-    Some(())
+    both
 }
 
 impl Watched {

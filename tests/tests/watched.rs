@@ -40,7 +40,7 @@ async fn write_all(client: &Client) {
 /// With three nodes each of them owns every key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_lag_of_a_paused_replica_is_exact() {
-    if installed().is_none() {
+    if !installed() {
         return;
     }
     // Started without a canary, then watched: nothing writes but this test.
@@ -84,7 +84,7 @@ fn as_of_now(expression: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn every_panel_shows_something_under_load() {
-    if installed().is_none() {
+    if !installed() {
         return;
     }
     let cluster = Watched::up(&[&["--nodes", "5", "--racks", "3", "--observe"]]);

@@ -3,9 +3,14 @@
 //! Two clusters of three nodes run side by side, the same but for `metrics = false` in one. Blocks of puts go to the one
 //! and to the other in turn, so that whatever else the machine does falls on both.
 //! With every block the nodes are scraped once. Printed are the CPU times, and the mean of the quotients of all pairs.
+//!
+//! A machine that does other things makes these scatter by more than metrics cost. So the calls themselves are timed too:
+//! all those that the three nodes make for one put, and the folding of their samples, again and again in one thread.
 
 use clap::Parser;
-use quorate_client::{Client, Count, Durability, Profile, WriteOptions};
+use quorate_client::{Client, Count, Durability, NodeId, Profile, WriteOptions};
+use quorate_node::kernel::{Asked, Consistency, Measure, Outcome, WriteOp};
+use quorate_node::metrics::Metrics;
 use quorate_ops::cluster::Cluster;
 use quorate_ops::folder::Folder;
 use quorate_ops::plan::Shape;
@@ -14,7 +19,7 @@ use quorate_ops::process::Tie;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 const NODES: u16 = 3;
@@ -33,6 +38,40 @@ struct Arguments {
     /// Puts under way at one time.
     #[arg(long, default_value_t = 32)]
     concurrency: usize,
+}
+
+/// Puts whose calls are timed.
+const TIMED: u32 = 500_000;
+/// Between two foldings of samples, which nodes do every second.
+const FOLDED_EVERY: u32 = 1_000;
+
+/// What the metrics calls of one put take on its coordinator and two other owners, in ns, with no two events in one
+/// commit: nodes under load have fewer commits per put.
+fn calls_ns() -> f64 {
+    let peers = (2..=NODES).map(|id| (NodeId(id), format!("n{id}")));
+    let metrics = Metrics::new(peers, 0).expect("metrics");
+    let took = Duration::from_micros(1_500);
+    let ended = Measure::Written { op: WriteOp::Put, consistency: Consistency::Quorum, outcome: Outcome::Ok, took };
+    let began = Instant::now();
+    for put in 1..=TIMED {
+        for owners in 2..=3 {
+            metrics.measure(Measure::Replied { kind: Asked::Replicate, took });
+            metrics.measure(Measure::AckSpread { owners, took });
+            metrics.measure(Measure::Merged { dots: 1 });
+        }
+        metrics.measure(ended);
+        for _commit in 0..3 {
+            metrics.committed(3, true, took);
+        }
+        // The request and two acks at the coordinator, the object at the others.
+        for _batch in 0..5 {
+            metrics.drained(1);
+        }
+        if put % FOLDED_EVERY == 0 {
+            metrics.upkeep();
+        }
+    }
+    began.elapsed().as_nanos() as f64 / f64::from(TIMED)
 }
 
 /// A cluster, and a client of it. It ends with the program.
@@ -115,6 +154,8 @@ async fn main() {
     let (quotient, error) = mean(&quotients);
     println!("{} pairs of {} puts (3 nodes, n = 3, w = quorum, async, 100 B)", arguments.pairs, arguments.puts);
     println!("CPU per put, all nodes: {mean_on:.1} us with metrics, {mean_off:.1} us without");
+    let calls = calls_ns();
+    println!("the metrics calls of one put, timed alone: {calls:.0} ns, {:.2}% of that", calls / 10.0 / mean_off);
     println!("quotient of the pairs: {quotient:.4}, standard error {error:.4}");
     for side in [on, off] {
         side.client.close().await;

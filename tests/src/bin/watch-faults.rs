@@ -182,7 +182,7 @@ fn program(name: &str) -> PathBuf {
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() {
     let arguments = Arguments::parse();
-    if installed().is_none() {
+    if !installed() {
         return;
     }
     let run = Run { cluster: Watched::up(&[&["--nodes", "5", "--racks", "5", "--observe"]]), began: Instant::now() };
