@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::bench::args::Bench;
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_client::{ContextToken, Count, Durability, OpId, QuorumKind};
@@ -104,6 +105,8 @@ pub enum Command {
     Load(Load),
     /// Read every record of a file back and compare bytes
     Check(Check),
+    /// Measure how fast the cluster is, with the workloads of YCSB
+    Bench(Box<Bench>),
     /// About buckets
     Bucket {
         #[command(subcommand)]
@@ -289,7 +292,7 @@ impl Consistency {
 }
 
 /// A number and a unit: ms, s, m, h or d.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a number with ms, s, m, h or d, as in 5s, got {text:?}");
     let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;

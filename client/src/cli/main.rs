@@ -4,6 +4,7 @@
 //! group of commands. Results go to stdout, everything else to stderr.
 
 mod args;
+mod bench;
 mod check;
 mod failure;
 mod listing;
@@ -83,6 +84,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Ring => place::ring(session),
         Command::Bucket { command: BucketCommand::Ls } => place::buckets(session),
         Command::Load(load) => load::run(session, load).await,
+        Command::Bench(bench) => bench::run(session, *bench).await,
         Command::Check(check) => check::run(session, check).await,
         Command::Status { .. } | Command::Completions { .. } => unreachable!("done without a session"),
     }

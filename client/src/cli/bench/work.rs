@@ -1,0 +1,325 @@
+//! The load itself: one operation after the other, by many workers at once.
+
+use super::args::Bench;
+use super::draw::{Draw, Operation};
+use super::tally::{End, Tally};
+use super::values::{Ledger, Shown, make};
+use crate::output::grouped;
+use quorate_client::{Client, Declined, ReadAnswer, ReadOptions, Refusal, Supersede, WriteError, WriteOptions};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at what is due, in the open loop.
+const PACE: Duration = Duration::from_micros(200);
+
+/// What all workers of a process share.
+pub struct Bed {
+    pub bench: Bench,
+    pub bucket: String,
+    pub clients: Vec<Client>,
+    pub write: WriteOptions,
+    pub read: ReadOptions,
+    pub ledger: Ledger,
+}
+
+/// What a run measured.
+#[derive(Default)]
+pub struct Measured {
+    pub tally: Tally,
+    /// Due before the end of the run, and not begun by then.
+    pub late: u64,
+}
+
+/// What reading back showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Checked {
+    pub held: u64,
+    pub missing: u64,
+    pub stale: u64,
+    pub wrong: u64,
+    /// No answer.
+    pub failed: u64,
+}
+
+impl Checked {
+    pub fn all_held(&self) -> bool {
+        self.missing + self.stale + self.wrong + self.failed == 0
+    }
+
+    pub fn all(&self) -> u64 {
+        self.held + self.missing + self.stale + self.wrong + self.failed
+    }
+}
+
+impl Bed {
+    fn client(&self, turn: u64) -> &Client {
+        &self.clients[(turn % self.clients.len() as u64) as usize]
+    }
+
+    fn key(&self, number: u64) -> String {
+        format!("{}{number:012}", self.bench.key_prefix)
+    }
+
+    async fn perform(&self, operation: Operation, key: u64, turn: u64) -> End {
+        let client = self.client(turn);
+        match operation {
+            Operation::Get => match client.get(&self.bucket, self.key(key), &self.read).await {
+                Ok(answer) => self.look(key, &answer),
+                Err(declined) => refused(&declined),
+            },
+            Operation::Put | Operation::Insert => self.put(client, key, &self.write).await,
+            Operation::Modify => match client.get(&self.bucket, self.key(key), &self.read).await {
+                Ok(answer) => {
+                    let supersede = Some(Supersede::Seen(answer.context));
+                    self.put(client, key, &WriteOptions { supersede, ..self.write.clone() }).await
+                }
+                Err(declined) => refused(&declined),
+            },
+        }
+    }
+
+    async fn put(&self, client: &Client, key: u64, options: &WriteOptions) -> End {
+        let stamp = self.ledger.stamp();
+        let value = make(key, stamp, self.bench.value_bytes as usize);
+        match client.put(&self.bucket, self.key(key), value, options).await {
+            Ok(_) => {
+                self.ledger.acknowledged(key, stamp);
+                End::Done
+            }
+            Err(WriteError::NotApplied(declined)) => refused(&declined),
+            Err(WriteError::Unknown(_)) => {
+                self.ledger.unknown(key, stamp);
+                End::Unknown
+            }
+        }
+    }
+
+    /// Every record was loaded; only what is inserted in this run may not be there yet.
+    fn look(&self, key: u64, answer: &ReadAnswer) -> End {
+        let own = |value: &[u8]| value.get(..8) == Some(&key.to_be_bytes()[..]);
+        let there = !answer.siblings.is_empty() || key >= self.bench.records;
+        let sound = there && answer.siblings.iter().all(|sibling| own(&sibling.value));
+        if sound { End::Done } else { End::Wrong }
+    }
+
+    /// Writes every record once. Returns how many were not acknowledged.
+    pub async fn load(self: &Arc<Self>) -> u64 {
+        let next = Arc::new(AtomicU64::new(0));
+        let mut workers = JoinSet::new();
+        for worker in 0..u64::from(self.bench.in_flight().min(256)) {
+            let (bed, next) = (Arc::clone(self), Arc::clone(&next));
+            workers.spawn(async move {
+                let mut failed = 0;
+                loop {
+                    let key = next.fetch_add(1, Ordering::Relaxed);
+                    if key >= bed.bench.records {
+                        return failed;
+                    }
+                    failed += u64::from(bed.perform(Operation::Insert, key, worker).await != End::Done);
+                }
+            });
+        }
+        workers.join_all().await.into_iter().sum()
+    }
+
+    /// Reads back what the ledger tracks.
+    pub async fn check(self: &Arc<Self>) -> Checked {
+        let keys: Arc<[u64]> = self.ledger.keys().into();
+        let mut workers = JoinSet::new();
+        let readers = 64.min(keys.len());
+        for reader in 0..readers {
+            let (bed, keys) = (Arc::clone(self), Arc::clone(&keys));
+            workers.spawn(async move {
+                let mut checked = Checked::default();
+                for key in keys.iter().skip(reader).step_by(readers) {
+                    match bed.client(*key).get(&bed.bucket, bed.key(*key), &bed.read).await {
+                        Err(_) => checked.failed += 1,
+                        Ok(answer) => match bed.ledger.judge(*key, &answer) {
+                            Shown::Held => checked.held += 1,
+                            Shown::Missing => checked.missing += 1,
+                            Shown::Stale => checked.stale += 1,
+                            Shown::Wrong => checked.wrong += 1,
+                        },
+                    }
+                }
+                checked
+            });
+        }
+        let parts = workers.join_all().await;
+        parts.into_iter().fold(Checked::default(), |a, b| Checked {
+            held: a.held + b.held,
+            missing: a.missing + b.missing,
+            stale: a.stale + b.stale,
+            wrong: a.wrong + b.wrong,
+            failed: a.failed + b.failed,
+        })
+    }
+}
+
+fn refused(declined: &Declined) -> End {
+    match declined {
+        Declined::Refused { refusal: Refusal::Overloaded { .. }, .. } => End::Overloaded,
+        Declined::Refused { .. }
+        | Declined::Unreachable(_)
+        | Declined::DeadlinePassed(_)
+        | Declined::NoBucket { .. }
+        | Declined::NoNode(_) => End::Refused,
+    }
+}
+
+/// One run: its clock, what is drawn next, and what was measured so far.
+struct Run {
+    bed: Arc<Bed>,
+    draw: Mutex<Draw>,
+    measured: Mutex<Tally>,
+    began: Instant,
+    /// What ends before this is not measured.
+    warm: Instant,
+    until: Instant,
+    /// Operations due and not taken by a worker, in the open loop.
+    due: Semaphore,
+    taken: AtomicU64,
+    over: AtomicBool,
+}
+
+const UNPOISONED: &str = "nothing panics while it holds this lock";
+
+impl Run {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.measured.lock().expect(UNPOISONED)
+    }
+
+    async fn one(&self, from: Option<Instant>, worker: u64) {
+        let (operation, key) = self.draw.lock().expect(UNPOISONED).next();
+        let from = from.unwrap_or_else(Instant::now);
+        let end = self.bed.perform(operation, key, worker).await;
+        let now = Instant::now();
+        if (self.warm..self.until).contains(&now) {
+            self.tally().record(operation, end, now.saturating_duration_since(from));
+        }
+    }
+
+    async fn closed(&self, worker: u64) {
+        while Instant::now() < self.until {
+            self.one(None, worker).await;
+        }
+    }
+
+    async fn open(&self, worker: u64, rate: u64) {
+        while let Ok(permit) = self.due.acquire().await {
+            permit.forget();
+            if Instant::now() >= self.until {
+                return;
+            }
+            let slot = self.taken.fetch_add(1, Ordering::Relaxed);
+            self.one(Some(self.began + after(slot, rate)), worker).await;
+        }
+    }
+
+    /// Says what is due, on a thread of its own: the timers of a runtime are too coarse.
+    fn pace(&self, rate: u64) {
+        let mut said = 0;
+        while !self.over.load(Ordering::Relaxed) {
+            let now = Instant::now().min(self.until);
+            let elapsed = now.saturating_duration_since(self.began);
+            let due = (elapsed.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
+            self.due.add_permits((due - said) as usize);
+            said = due;
+            if now == self.until {
+                break;
+            }
+            std::thread::sleep(PACE.max(after(due + 1, rate).saturating_sub(elapsed)));
+        }
+        self.due.close();
+    }
+
+    async fn progress(&self) {
+        let mut before = 0;
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            let (done, all) = {
+                let tally = self.tally();
+                (tally.count(End::Done), tally.all())
+            };
+            let seconds = self.began.elapsed().as_secs();
+            let rate = grouped((done - before) / PROGRESS_EVERY.as_secs());
+            let failed = if all > done { format!(", {} not", grouped(all - done)) } else { String::new() };
+            eprintln!("{seconds:>4} s: {} done, {rate}/s{failed}", grouped(done));
+            before = done;
+        }
+    }
+}
+
+/// When the operation of this number is due.
+fn after(slot: u64, rate: u64) -> Duration {
+    Duration::from_nanos((u128::from(slot) * 1_000_000_000 / u128::from(rate)) as u64)
+}
+
+/// Works for as long as the settings say.
+pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
+    let bench = &bed.bench;
+    let began = Instant::now();
+    let warm = began + bench.warm_up;
+    let run = Arc::new(Run {
+        draw: Mutex::new(Draw::new(bench.seed, bench.workload, bench.keys(), bench.records)),
+        measured: Mutex::default(),
+        bed: Arc::clone(bed),
+        began,
+        warm,
+        until: warm + bench.time,
+        due: Semaphore::new(0),
+        taken: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+    });
+    let mut progress = JoinSet::new();
+    if show {
+        let run = Arc::clone(&run);
+        progress.spawn(async move { run.progress().await });
+    }
+    let pacer = bench.rate.map(|rate| {
+        let run = Arc::clone(&run);
+        std::thread::spawn(move || run.pace(rate))
+    });
+    let mut workers = JoinSet::new();
+    for worker in 0..u64::from(bench.in_flight()) {
+        let (run, rate) = (Arc::clone(&run), bench.rate);
+        workers.spawn(async move {
+            match rate {
+                None => run.closed(worker).await,
+                Some(rate) => run.open(worker, rate).await,
+            }
+        });
+    }
+    // What is still under way when the time is over is not waited for beyond its deadline.
+    workers.join_all().await;
+    run.over.store(true, Ordering::Relaxed);
+    if let Some(pacer) = pacer {
+        pacer.join().expect("the pacer does not panic");
+    }
+    let late = bench.rate.map_or(0, |rate| late(&run, rate));
+    let tally = run.tally().clone();
+    Measured { tally, late }
+}
+
+/// Operations that were due before the end of the run, and that nobody had taken by then.
+fn late(run: &Run, rate: u64) -> u64 {
+    let whole = run.until.saturating_duration_since(run.began).as_nanos();
+    let due = (whole * u128::from(rate) / 1_000_000_000) as u64;
+    due.saturating_sub(run.taken.load(Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_due_at_even_distances() {
+        assert_eq!(after(0, 1_000), Duration::ZERO);
+        assert_eq!(after(2_500, 1_000), Duration::from_millis(2_500));
+        assert_eq!(after(1, 3), Duration::from_nanos(333_333_333));
+    }
+}
