@@ -72,7 +72,7 @@ impl Replica {
                 more = true;
                 break;
             }
-            let object = self.known(store, &place)?.encode();
+            let object = self.known_record(store, &place)?;
             bytes += object.len() + place.key.len();
             objects.push(PulledObject { bucket: place.bucket, key: place.key, object, dots });
         }
@@ -193,13 +193,19 @@ impl Replica {
         }
         self.stage_floor(store);
         // What no log entry brings to mind after a restart can now have one: its dots are in the clock.
-        let unnoted = self.erasable.iter().filter(|(_, dots)| dots.is_empty());
+        let unnoted = self.erasable.iter().filter(|(_, erasable)| erasable.dots.is_empty());
         for place in unnoted.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
             if let Some(object) = self.stored(store, &place)? {
                 self.remind(store, &place, &object);
             }
         }
         Ok(())
+    }
+
+    /// Whether there is nothing to collect, whatever is settled: the log is cut up to the clock's own base, and nothing
+    /// waits to be erased.
+    pub fn is_collected(&self) -> bool {
+        self.erasable.is_empty() && self.clock.iter().all(|(actor, seqs)| seqs.base() == self.floor.seq(actor))
     }
 
     /// Cuts the log at the settled base, and erases what is settled there: tombstones whose whole context is settled,
@@ -247,7 +253,7 @@ impl Replica {
             let decoded = LogEntry::decode(&entry).map_err(|why| corrupt("read the log", &why.to_string()))?;
             if decoded.erasable {
                 let place = Place { bucket: decoded.bucket, key: decoded.key };
-                self.erasable.entry(place).or_default().insert(dot);
+                self.erasable.entry(place).or_default().note(dot);
             } else {
                 store.stage(Table::Log, key, None);
             }
@@ -265,7 +271,8 @@ impl Replica {
     ) -> Result<(u32, usize), StorageError> {
         let mut erased = 0;
         let from = self.erase_from.take().map_or(Bound::Unbounded, Bound::Included);
-        let mut places = self.erasable.range((from, Bound::Unbounded)).map(|(place, _)| place.clone());
+        let due = self.erasable.range((from, Bound::Unbounded)).filter(|(_, erasable)| erasable.due_ms <= expired_ms);
+        let mut places = due.map(|(place, _)| place.clone());
         let now: Vec<Place> = places.by_ref().take(looks_max).collect();
         self.erase_from = places.next();
         let looked_at = now.len();
@@ -274,17 +281,21 @@ impl Replica {
             let own_dot = || object.past_ops().last().is_some_and(|past| settled.covers(past.dot));
             let whole = object.context().iter().all(|(actor, seq)| seq <= settled.seq(actor))
                 || (planted::is(Bug::GcOwnDot) && own_dot());
-            if whole && object.erase_expired(expired_ms) {
+            // Each sibling by itself: what else the context covers differs from owner to owner, and an event that a lost
+            // disk took along would have some of them keep for ever what the others let go.
+            if object.erase_expired(expired_ms, settled) {
                 self.stage(store, &place, &object);
             }
-            let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
+            let expires = object.siblings().iter().filter_map(|(_, content)| content.expires_ms).min();
             if object.is_tombstone() && whole {
                 store.stage(Table::Objects, self.object_key(&place), None);
                 erased += 1;
-            } else if object.is_tombstone() || waits {
+            } else if object.is_tombstone() || expires.is_some() {
+                let erasable = self.erasable.entry(place).or_default();
+                erasable.due_ms = expires.unwrap_or(0);
                 continue;
             }
-            for dot in self.erasable.remove(&place).unwrap_or_default() {
+            for dot in self.erasable.remove(&place).unwrap_or_default().dots {
                 store.stage(Table::Log, log_key(self.partition, dot), None);
             }
         }

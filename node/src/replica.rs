@@ -51,10 +51,26 @@ pub struct Replica {
     pub(crate) floor: Context,
     /// Full syncs under way, by source.
     pub(crate) syncs: BTreeMap<NodeId, Sync>,
-    /// Objects that may be due for erasing, and the log entries, at or below the floor, that are kept as reminders.
-    pub(crate) erasable: BTreeMap<Place, BTreeSet<Dot>>,
+    pub(crate) erasable: BTreeMap<Place, Erasable>,
     /// Where the next look at them goes on.
     pub(crate) erase_from: Option<Place>,
+}
+
+/// An object that may be due for erasing.
+#[derive(Debug, Default)]
+pub(crate) struct Erasable {
+    /// The log entries, at or below the floor, that are kept as reminders of it.
+    pub(crate) dots: BTreeSet<Dot>,
+    /// It need not be looked at before this time: there is something to be seen, and it expires no earlier.
+    pub(crate) due_ms: u64,
+}
+
+impl Erasable {
+    /// Something happened to the object: it is to be looked at.
+    pub(crate) fn note(&mut self, dot: Dot) {
+        self.dots.insert(dot);
+        self.due_ms = 0;
+    }
 }
 
 /// A full sync from one source: see `anti_entropy`.
@@ -101,7 +117,7 @@ impl Replica {
                     parse_log_key(key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
                 replica.clock.insert(dot);
                 if replica.floor.covers(dot) {
-                    replica.erasable.entry(Place::of(entry)?).or_default().insert(dot);
+                    replica.erasable.entry(Place::of(entry)?).or_default().note(dot);
                 }
             }
         }
@@ -121,30 +137,37 @@ impl Replica {
         row.map(|bytes| Object::decode(&bytes).map_err(corrupt_record)).transpose()
     }
 
+    /// What this replica knows of a key, encoded, as it goes to a peer.
+    pub fn known_record<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Bytes, StorageError> {
+        let row = store.get(Table::Objects, &self.object_key(place))?;
+        Ok(row.unwrap_or_else(|| Object::absent(self.clock.base()).encode()))
+    }
+
     /// What this replica knows of a key: "absent" is said with the base of its clock.
     pub fn known<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Object, StorageError> {
         Ok(self.stored(store, place)?.unwrap_or_else(|| Object::absent(self.clock.base())))
     }
 
-    /// Mints the next dot of `actor` for a write, and stages object and log entry.
+    /// Mints the next dot of `actor` for a write to `object`, which is what is stored of the key; stages object and log
+    /// entry. Returns the dot, and the object's record.
     pub fn mint<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
         place: &Place,
+        object: &mut Object,
         actor: ActorId,
         write: Mint,
-    ) -> Result<(Dot, Object), StorageError> {
-        let mut object = self.stored(store, place)?.unwrap_or_default();
+    ) -> (Dot, Bytes) {
         let dot = Dot(actor, self.clock.max(actor) + 1);
         assert!(!self.floor.covers(dot), "{dot} of {} is minted below the floor", self.partition);
         object.write(dot, (write.op_id, write.hlc), &write.seen, write.content);
-        self.stage(store, place, &object);
-        self.enter(store, place, &object, dot);
-        Ok((dot, object))
+        let record = self.stage(store, place, object);
+        self.enter(store, place, object, dot);
+        (dot, record)
     }
 
     /// Merges what another replica sent, and stages the outcome. `dots` are events of this key that the object
-    /// includes or supersedes. Returns how many dots were new.
+    /// includes or supersedes, beside those that it tells of itself. Returns how many dots were new.
     pub fn merge<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
@@ -152,8 +175,11 @@ impl Replica {
         incoming: &Object,
         dots: &[Dot],
     ) -> Result<u32, StorageError> {
-        let stored = self.stored(store, place)?;
-        let mut merged = stored.clone().unwrap_or_default();
+        let stored = store.get(Table::Objects, &self.object_key(place))?;
+        let mut merged = match &stored {
+            Some(record) => Object::decode(record).map_err(corrupt_record)?,
+            None => Object::default(),
+        };
         let passed: Vec<&Sync> = self.syncs.values().filter(|sync| sync.passed(place)).collect();
         let in_sync = |dot| !planted::is(Bug::SyncGap) && passed.iter().any(|sync| sync.base.covers(dot));
         let seen = |dot| !planted::is(Bug::IgnoreClock) && self.clock.contains(dot);
@@ -164,12 +190,13 @@ impl Replica {
             merged = incoming.clone();
         }
         let nothing_to_keep = stored.is_none() && merged.is_tombstone() && self.covers(&merged);
-        let changed = stored.as_ref() != Some(&merged) && !nothing_to_keep;
+        let record = merged.encode();
+        let changed = stored.as_ref() != Some(&record) && !nothing_to_keep;
         if changed {
-            self.stage(store, place, &merged);
+            store.stage(Table::Objects, self.object_key(place), Some(record));
         }
         let mut fresh = 0;
-        for dot in incoming.siblings().iter().map(|(dot, _)| *dot).chain(dots.iter().copied()) {
+        for dot in told(incoming, dots) {
             fresh += u32::from(self.enter(store, place, &merged, dot));
         }
         if changed && fresh == 0 && merged.is_tombstone() {
@@ -181,13 +208,14 @@ impl Replica {
     /// Makes sure that a tombstone is looked at until it is erased, also after a restart: by the log entry of an event
     /// of its key, if one that is known was seen here.
     pub(crate) fn remind<S: Storage>(&mut self, store: &mut Staged<S>, place: &Place, tombstone: &Object) {
-        let reminders = self.erasable.entry(place.clone()).or_default();
+        let erasable = self.erasable.entry(place.clone()).or_default();
+        erasable.due_ms = 0;
         let seen = tombstone.past_ops().iter().map(|past| past.dot).rfind(|dot| self.clock.contains(*dot));
         let Some(dot) = seen else { return };
         let entry = LogEntry { erasable: true, bucket: place.bucket, key: place.key.clone() };
         store.stage(Table::Log, log_key(self.partition, dot), Some(entry.encode()));
         if self.floor.covers(dot) {
-            reminders.insert(dot);
+            erasable.note(dot);
         }
     }
 
@@ -209,13 +237,24 @@ impl Replica {
         true
     }
 
-    pub(crate) fn stage<S: Storage>(&self, store: &mut Staged<S>, place: &Place, object: &Object) {
-        store.stage(Table::Objects, self.object_key(place), Some(object.encode()));
+    pub(crate) fn stage<S: Storage>(&self, store: &mut Staged<S>, place: &Place, object: &Object) -> Bytes {
+        let record = object.encode();
+        store.stage(Table::Objects, self.object_key(place), Some(record.clone()));
+        record
     }
 
     pub(crate) fn object_key(&self, place: &Place) -> Bytes {
         object_key(self.partition, place.bucket, &place.key)
     }
+}
+
+/// The events that a message tells of: those whose values it carries, those that it says it covers, and those that the
+/// object remembers. Without the last a delete would take effect here by its context alone, and if the disk of whoever
+/// minted it were lost then, no clock would ever tell the other owners.
+pub(crate) fn told<'a>(incoming: &'a Object, dots: &'a [Dot]) -> impl Iterator<Item = Dot> + 'a {
+    let shown = incoming.siblings().iter().map(|(dot, _)| *dot);
+    let past = incoming.past_ops().iter().map(|past| past.dot).filter(|dot| incoming.context().covers(*dot));
+    shown.chain(dots.iter().copied()).chain(past)
 }
 
 fn decode_floor(bytes: &[u8]) -> Result<Context, StorageError> {

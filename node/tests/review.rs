@@ -8,7 +8,7 @@ use quorate_node::replica::{Mint, Place, Replica};
 use quorate_node::storage::{MemoryStorage, Staged, Table};
 use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId, OpId, Partition};
 use quorate_ring::topology::{Count, Durability};
-use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc};
+use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc, Object};
 use quorate_ring::wire::client::*;
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{Greeted, PeerReply, PeerRequest, SyncPage};
@@ -210,16 +210,53 @@ fn what_will_expire_late_does_not_keep_tombstones_from_being_erased() {
         let (op_id, hlc, expires_ms) = (OpId([number; 16]), Hlc(u64::from(number)), Some(u64::MAX));
         let content = Content { value: Bytes::new(), hlc, expires_ms, op_id };
         let mint = Mint { op_id, hlc, seen: Context::new(), content: Some(content) };
-        replica.mint(&mut store, &place, actor, mint).unwrap();
+        replica.mint(&mut store, &place, &mut Object::default(), actor, mint);
     }
     let deleted = Place { bucket: BucketId(1), key: Bytes::from_static(b"z") };
     let mint = Mint { op_id: OpId([99; 16]), hlc: Hlc(99), seen: Context::new(), content: None };
-    replica.mint(&mut store, &deleted, actor, mint).unwrap();
+    replica.mint(&mut store, &deleted, &mut Object::default(), actor, mint);
     let settled = replica.clock().base();
     for _ in 0..10 {
         replica.collect(&mut store, &settled, 0, (100, 4)).unwrap();
     }
     assert!(replica.stored(&store, &deleted).unwrap().is_none());
+}
+
+#[test]
+fn expired_content_goes_where_a_lost_disk_holds_back_what_it_superseded() {
+    let (ours, lost) = (ActorId::new(NodeId(1), 1), ActorId::new(NodeId(2), 1));
+    let place = Place { bucket: BucketId(1), key: Bytes::from_static(b"k") };
+    let op = |number: u8| (OpId([number; 16]), Hlc(u64::from(number)));
+    let mut object = Object::default();
+    object.write(Dot(lost, 7), op(1), &Context::new(), None);
+    let content = Content { value: Bytes::new(), hlc: op(2).1, expires_ms: Some(1_000), op_id: op(2).0 };
+    object.write(Dot(ours, 1), op(2), &object.context().clone(), Some(content));
+    let mut store = Staged::new(MemoryStorage::new());
+    let mut replica = Replica::load(&store, Partition { n: 3, index: 0 }).unwrap();
+    replica.merge(&mut store, &place, &object, &[]).unwrap();
+    let settled = replica.clock().base();
+    replica.collect(&mut store, &settled, 999, (100, 100)).unwrap();
+    assert!(replica.stored(&store, &place).unwrap().is_some_and(|object| object.shows(Dot(ours, 1))));
+    replica.collect(&mut store, &settled, 1_000, (100, 100)).unwrap();
+    let left = replica.stored(&store, &place).unwrap().expect("its context is not settled");
+    assert!(left.is_tombstone() && left.context().covers(Dot(ours, 1)));
+}
+
+#[test]
+fn a_delete_that_came_by_repair_is_handed_on_though_its_minter_lost_its_disk() {
+    let (ours, lost) = (ActorId::new(NodeId(1), 1), ActorId::new(NodeId(2), 1));
+    let place = Place { bucket: BucketId(1), key: Bytes::from_static(b"k") };
+    let content = Content { value: Bytes::new(), hlc: Hlc(1), expires_ms: None, op_id: OpId([1; 16]) };
+    let mut object = Object::default();
+    object.write(Dot(ours, 1), (OpId([1; 16]), Hlc(1)), &Context::new(), Some(content));
+    let mut store = Staged::new(MemoryStorage::new());
+    let mut replica = Replica::load(&store, Partition { n: 3, index: 0 }).unwrap();
+    replica.merge(&mut store, &place, &object, &[]).unwrap();
+    let without_delete = replica.clock().clone();
+    object.write(Dot(lost, 1), (OpId([2; 16]), Hlc(2)), &object.context().clone(), None);
+    assert_eq!(replica.merge(&mut store, &place, &object, &[]), Ok(1));
+    let page = replica.pull_page(&store, &without_delete, 1 << 20).unwrap();
+    assert_eq!(page.objects.iter().map(|pulled| &pulled.dots[..]).collect::<Vec<_>>(), [[Dot(lost, 1)]]);
 }
 
 #[test]
@@ -230,7 +267,7 @@ fn a_tombstone_that_was_copied_is_erased_also_after_a_restart() {
     let mut source_store = Staged::new(MemoryStorage::new());
     let mut source = Replica::load(&source_store, partition).unwrap();
     let mint = Mint { op_id: OpId([1; 16]), hlc: Hlc(1), seen: Context::new(), content: None };
-    source.mint(&mut source_store, &place, theirs, mint).unwrap();
+    source.mint(&mut source_store, &place, &mut Object::default(), theirs, mint);
     let mut store = Staged::new(MemoryStorage::new());
     let mut replica = Replica::load(&store, partition).unwrap();
     let page = source.sync_page(&source_store, theirs, None, 1 << 20).unwrap();

@@ -3,7 +3,9 @@
 //! Built with the feature `planted` only: `cargo test --release -p quorate-tests --features planted --test planted`.
 
 use quorate_node::planted::{Bug, plant};
+use quorate_tests::sim::faults::Mask;
 use quorate_tests::sim::{Asked, Telling, run};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A bug is looked for in so many worlds.
 const SEEDS: u64 = 1_000;
@@ -21,23 +23,20 @@ fn find(bug: Bug) -> Option<(u64, String)> {
 
 #[test]
 fn every_planted_bug_is_found() {
-    let threads: Vec<_> = Bug::ALL.chunks(Bug::ALL.len().div_ceil(2)).map(<[Bug]>::to_vec).collect();
+    let next = AtomicUsize::new(0);
+    let search = || {
+        let mut missed = Vec::new();
+        while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+            match find(bug) {
+                Some((seed, property)) => println!("{:28} seed {seed:4}: {property}", bug.name()),
+                None => missed.push(bug.name()),
+            }
+        }
+        missed
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let missed: Vec<&str> = std::thread::scope(|scope| {
-        let searches: Vec<_> = threads
-            .into_iter()
-            .map(|bugs| {
-                scope.spawn(move || {
-                    let mut missed = Vec::new();
-                    for bug in bugs {
-                        match find(bug) {
-                            Some((seed, property)) => println!("{:28} seed {seed:4}: {property}", bug.name()),
-                            None => missed.push(bug.name()),
-                        }
-                    }
-                    missed
-                })
-            })
-            .collect();
+        let searches: Vec<_> = (0..cores).map(|_| scope.spawn(search)).collect();
         searches.into_iter().flat_map(|search| search.join().expect("a search ends")).collect()
     });
     assert!(missed.is_empty(), "not found in {SEEDS} seeds: {missed:?}");
@@ -47,13 +46,20 @@ fn every_planted_bug_is_found() {
 #[test]
 fn a_failure_is_cut_down_to_a_page() {
     plant(Some(Bug::AckAtWMinusOne));
-    let mask = quorate_tests::sim::faults::Mask::all();
     let story = (1..=50).find_map(|seed| {
-        let report = run(&Asked { seed, mask, max_ops: Some(60) }, Telling::OfFailure);
+        let report = run(&Asked { seed, mask: Mask::all(), max_ops: Some(60) }, Telling::OfFailure);
         report.violation.map(|_| report.story)
     });
     plant(None);
     let story = story.expect("the bug shows without any fault");
     assert!(story.len() < 100, "{} lines", story.len());
     assert!(story.iter().any(|line| line.contains("written as")), "{story:?}");
+}
+
+/// What `ops/test` looks for in the programs that are shipped is there to be found in one that has the bugs.
+#[test]
+fn a_program_with_bugs_on_purpose_can_be_told_from_others() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_sim")).expect("the program is built with this test");
+    let name = Bug::AckBeforeCommit.name().as_bytes();
+    assert!(program.windows(name.len()).any(|bytes| bytes == name));
 }

@@ -286,6 +286,11 @@ impl<S: Storage> Kernel<S> {
         self.replicas.iter().map(|(partition, replica)| (*partition, replica))
     }
 
+    /// This node's copy of one partition, if it is of this shard.
+    pub fn replica(&self, partition: Partition) -> Option<&Replica> {
+        self.replicas.get(&partition)
+    }
+
     pub fn store(&self) -> &Staged<S> {
         &self.store
     }

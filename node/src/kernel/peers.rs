@@ -3,7 +3,7 @@
 use super::{Effect, Kernel, Measure, Now, PendingAck, RequestId, Timer, shard_of};
 use crate::coordinator::Origin;
 use crate::coordinator::plan::{bucket, check_epoch, check_key};
-use crate::replica::Place;
+use crate::replica::{Place, corrupt_record};
 use crate::storage::{Storage, StorageError};
 use quorate_ring::id::{BucketId, Epoch, NodeId, Partition};
 use quorate_ring::topology::Durability;
@@ -240,11 +240,14 @@ impl<S: Storage> Kernel<S> {
         if overdue(now, arrived, message.deadline_ms) {
             return Ok(Err(Refusal::DeadlinePassed));
         }
-        let known = self.replicas[&partition].known(&self.store, &place)?;
-        let object = match message.context_for {
-            Some(op_id) if known.event_of(op_id).is_none() => known.context_only().encode(),
-            Some(_) | None => known.encode(),
-        };
+        let replica = &self.replicas[&partition];
+        let mut object = replica.known_record(&self.store, &place)?;
+        if let Some(op_id) = message.context_for {
+            let known = Object::decode(&object).map_err(corrupt_record)?;
+            if known.event_of(op_id).is_none() {
+                object = known.context_only().encode();
+            }
+        }
         let took_us = now.mono.saturating_sub(arrived).as_micros() as u64;
         Ok(Ok(PeerReply::Fetched(Fetched { object, took_us })))
     }

@@ -6,10 +6,10 @@ use crate::coordinator::Origin;
 use crate::coordinator::answer::{behind, view};
 use crate::coordinator::get::{Found, Get, GetAnswer};
 use crate::coordinator::plan::{ReadPlan, check_epoch};
-use crate::replica::Place;
+use crate::replica::{Place, told};
 use crate::storage::{Read, Storage, StorageError, Table, object_key, object_range, parse_object_key};
 use bytes::Bytes;
-use quorate_ring::id::{NodeId, Partition};
+use quorate_ring::id::{ActorId, NodeId, Partition};
 use quorate_ring::topology::{Conflict, Durability};
 use quorate_ring::version::{ContextToken, Dot, Object};
 use quorate_ring::wire::client::{ClientReply, ReadAnswer, ReadRequest, ScanPage, ScanRecord, ScanRequest};
@@ -274,9 +274,8 @@ impl<S: Storage> Kernel<S> {
         let replica = self.replicas.get_mut(&partition).expect("only owners merge");
         let fresh = replica.merge(&mut self.store, place, object, dots)?;
         if fresh > 0 {
-            for dot in object.siblings().iter().map(|(dot, _)| *dot).chain(dots.iter().copied()) {
-                self.clocks.changed(partition, dot.actor());
-            }
+            let actors: BTreeSet<ActorId> = told(object, dots).map(Dot::actor).collect();
+            actors.into_iter().for_each(|actor| self.clocks.changed(partition, actor));
         }
         Ok(fresh)
     }

@@ -288,7 +288,9 @@ impl<S: Storage> Kernel<S> {
                 self.repair.collect_from = Some(partition);
                 break;
             }
-            let Some(replica) = self.replicas.get_mut(&partition) else { continue };
+            let Some(replica) = self.replicas.get_mut(&partition).filter(|replica| !replica.is_collected()) else {
+                continue;
+            };
             let owners = self.layout.preference(partition).map_or(&[][..], |list| list.owners());
             let settled = self.clocks.settled(self.config.node, owners, partition, replica.clock());
             self.ages.settle(partition, &settled);

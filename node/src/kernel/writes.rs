@@ -141,26 +141,26 @@ impl<S: Storage> Kernel<S> {
         let PendingWrite { origin, plan, change, supersede, op_id, hlc } = write;
         let (place, ask) = (&plan.route.place, Ask::of(origin, &plan));
         let replica = self.replicas.get_mut(&plan.route.partition).expect("only owners mint");
-        let stored = replica.stored(&self.store, place)?.unwrap_or_default();
-        let (dot, hlc, object, repeated) = match stored.event_of(op_id) {
-            Some(dot) => (dot, stored.hlc_max(), stored, true),
+        let mut object = replica.stored(&self.store, place)?.unwrap_or_default();
+        let (dot, hlc, record, repeated) = match object.event_of(op_id) {
+            Some(dot) => (dot, object.hlc_max(), object.encode(), true),
             None => {
                 let seen = match supersede {
                     Supersede::Seen(_) => plan.seen.clone().expect("the plan of a write with a context holds it"),
                     Supersede::Latest => gathered.expect("a latest write is minted after its gathering"),
-                    Supersede::Local => stored.context().clone(),
+                    Supersede::Local => object.context().clone(),
                     Supersede::Nothing => Context::new(),
                 };
                 // Nobody has seen more of us than we have: such a context would cover what is yet to be minted.
-                let covered = seen.seq(self.config.actor).max(stored.context().seq(self.config.actor));
+                let covered = seen.seq(self.config.actor).max(object.context().seq(self.config.actor));
                 if covered > replica.clock().max(self.config.actor) {
                     let why = "it covers writes that were never made".to_string();
                     return self.refuse_write(now, ask, TokenError::Malformed(why).into(), effects);
                 }
-                if let Err(refusal) = check_size(&stored, &seen, &change, plan.route.partition.n) {
+                if let Err(refusal) = check_size(&object, &seen, &change, plan.route.partition.n) {
                     return self.refuse_write(now, ask, refusal, effects);
                 }
-                let hlc = self.next_hlc(now, hlc, stored.hlc_max(), effects);
+                let hlc = self.next_hlc(now, hlc, object.hlc_max(), effects);
                 let content = match change {
                     Change::Put { value, expires_ms } => Some(Content { value, hlc, expires_ms, op_id }),
                     Change::Delete => None,
@@ -168,9 +168,9 @@ impl<S: Storage> Kernel<S> {
                 self.stage_hlc_mark();
                 let mint = Mint { op_id, hlc, seen, content };
                 let replica = self.replicas.get_mut(&plan.route.partition).expect("only owners mint");
-                let (dot, object) = replica.mint(&mut self.store, place, self.config.actor, mint)?;
+                let (dot, record) = replica.mint(&mut self.store, place, &mut object, self.config.actor, mint);
                 self.clocks.changed(plan.route.partition, self.config.actor);
-                (dot, hlc, object, false)
+                (dot, hlc, record, false)
             }
         };
         self.sync |= plan.durability == Durability::Sync;
@@ -180,7 +180,7 @@ impl<S: Storage> Kernel<S> {
             node: self.config.node,
             dot,
             hlc,
-            object: object.encode(),
+            object: record,
             context: ContextToken::seal(cluster, place.bucket, &place.key, object.context()),
             siblings: object.siblings().len() as u32,
             repeated,

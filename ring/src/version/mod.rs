@@ -5,6 +5,7 @@ mod context;
 mod hint;
 mod hlc;
 mod object;
+mod record;
 mod token;
 
 pub use clock::{Clock, SeqSet};

@@ -1,19 +1,16 @@
 //! One key at one replica: its siblings, what is known of it, and how two such states become one.
 
+use super::record::{self, Parts, RECORD_VERSION};
 use super::{Clock, Context, Dot, Hlc};
 use crate::id::OpId;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 /// A client's put that would leave more siblings than this is refused; merges never are.
 pub const SIBLINGS_MAX: usize = 64;
 /// How many superseded op ids an object keeps, the newest by (HLC, dot).
 pub const PAST_OPS_MAX: usize = 64;
-/// Version of the record layout, the first byte of every stored or sent object.
-const RECORD_VERSION: u8 = 1;
-
 /// What a put wrote.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Content {
     pub value: Bytes,
     pub hlc: Hlc,
@@ -29,7 +26,7 @@ impl Content {
 }
 
 /// An event that left no sibling, or no longer does: kept so that a late retry is known as one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PastOp {
     pub hlc: Hlc,
     pub dot: Dot,
@@ -56,6 +53,10 @@ pub enum RecordError {
     Empty,
     #[error("record version {0} is not known to this program; it knows version {RECORD_VERSION}")]
     Version(u8),
+    #[error("the record is cut short")]
+    Short,
+    #[error("the record says {0} where it should say whether a value expires")]
+    Expiry(u8),
     #[error("the record does not decode: {0}")]
     Malformed(String),
     #[error("the context does not cover sibling {0}")]
@@ -102,14 +103,7 @@ impl Object {
 
     /// A new event: what `seen` covers goes, `content` (none for a delete) is added under `dot`.
     pub fn write(&mut self, dot: Dot, op: (OpId, Hlc), seen: &Context, content: Option<Content>) {
-        let mut past = Vec::new();
-        self.siblings.retain(|(d, c)| {
-            let superseded = seen.covers(*d);
-            if superseded {
-                past.push(PastOp { hlc: c.hlc, dot: *d, op_id: c.op_id });
-            }
-            !superseded
-        });
+        let mut past = self.let_go(|dot, _| seen.covers(dot));
         match content {
             Some(content) => self.insert(dot, content),
             None => past.push(PastOp { hlc: op.1, dot, op_id: op.0 }),
@@ -128,7 +122,7 @@ impl Object {
     /// clock of a full sync that has passed this key): an incoming sibling that was seen and is no longer shown here
     /// was superseded, and does not come back.
     pub fn merge(&mut self, incoming: &Object, known: impl Fn(Dot) -> bool) {
-        let mut past = incoming.past_ops.clone();
+        let mut past = if incoming.past_ops == self.past_ops { Vec::new() } else { incoming.past_ops.clone() };
         let mut fresh = Vec::new();
         for (dot, content) in incoming.siblings.iter().filter(|(d, _)| !self.shows(*d)) {
             if self.context.covers(*dot) || known(*dot) {
@@ -138,13 +132,7 @@ impl Object {
                 fresh.push((*dot, content.clone()));
             }
         }
-        self.siblings.retain(|(d, c)| {
-            let kept = incoming.shows(*d) || !incoming.context.covers(*d);
-            if !kept {
-                past.push(PastOp { hlc: c.hlc, dot: *d, op_id: c.op_id });
-            }
-            kept
-        });
+        past.extend(self.let_go(|dot, _| incoming.context.covers(dot) && !incoming.shows(dot)));
         for (dot, content) in fresh {
             self.insert(dot, content);
         }
@@ -159,14 +147,17 @@ impl Object {
 
     /// Drops siblings that `clock` has seen and `shown` no longer shows: the source of a full sync let them go.
     pub fn drop_superseded(&mut self, clock: &Clock, shown: &Object) {
-        self.siblings.retain(|(d, _)| shown.shows(*d) || !clock.contains(*d));
+        let past = self.let_go(|dot, _| clock.contains(dot) && !shown.shows(dot));
+        self.add_past_ops(past);
     }
 
-    /// Drops expired siblings for good; they stay covered by the context. Returns whether any went.
-    pub fn erase_expired(&mut self, wall_ms: u64) -> bool {
-        let before = self.siblings.len();
-        self.siblings.retain(|(_, content)| !content.expired(wall_ms));
-        self.siblings.len() != before
+    /// Drops expired siblings that every owner has seen, for good; they stay covered by the context. Returns whether
+    /// any went.
+    pub fn erase_expired(&mut self, wall_ms: u64, settled: &Context) -> bool {
+        let past = self.let_go(|dot, content| content.expired(wall_ms) && settled.covers(dot));
+        let erased = !past.is_empty();
+        self.add_past_ops(past);
+        erased
     }
 
     /// What this knows, without what it holds: answers "what would a write supersede?".
@@ -178,6 +169,19 @@ impl Object {
     /// context alone.
     pub fn shows_same_as(&self, other: &Object) -> bool {
         self.siblings.len() == other.siblings.len() && self.siblings.iter().all(|(d, _)| other.shows(*d))
+    }
+
+    /// Drops siblings. Returns their op ids, which are to be kept: a late retry of such a write is no new one.
+    fn let_go(&mut self, gone: impl Fn(Dot, &Content) -> bool) -> Vec<PastOp> {
+        let mut past = Vec::new();
+        self.siblings.retain(|(dot, content)| {
+            let goes = gone(*dot, content);
+            if goes {
+                past.push(PastOp { hlc: content.hlc, dot: *dot, op_id: content.op_id });
+            }
+            !goes
+        });
+        past
     }
 
     fn insert(&mut self, dot: Dot, content: Content) {
@@ -193,41 +197,32 @@ impl Object {
             return;
         }
         self.past_ops.extend(past);
-        self.past_ops.sort_unstable();
-        self.past_ops.dedup();
+        self.tidy_past_ops();
+    }
+
+    fn tidy_past_ops(&mut self) {
+        if !self.past_ops.is_sorted_by(|a, b| a < b) {
+            self.past_ops.sort(); // Runs that are in order are only merged.
+            self.past_ops.dedup();
+        }
         let excess = self.past_ops.len().saturating_sub(PAST_OPS_MAX);
         self.past_ops.drain(..excess);
     }
 
-    /// Forgets op ids whose events every owner has seen.
-    pub fn forget_past_ops(&mut self, settled: &Context) {
-        self.past_ops.retain(|p| !settled.covers(p.dot));
-    }
-
-    /// The record as stored and sent: a version byte, then MessagePack.
+    /// The record as it is stored and sent.
     pub fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(64 + self.siblings.iter().map(|(_, c)| c.value.len() + 48).sum::<usize>());
-        bytes.push(RECORD_VERSION);
-        let parts = (&self.siblings, &self.context, &self.past_ops);
-        rmp_serde::encode::write(&mut bytes, &parts).expect("writing to memory does not fail");
-        Bytes::from(bytes)
+        record::encode(self)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let (version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
-        if *version != RECORD_VERSION {
-            return Err(RecordError::Version(*version));
-        }
-        let parts: (Vec<(Dot, Content)>, Context, Vec<PastOp>) =
-            crate::wire::decode(rest).map_err(|e| RecordError::Malformed(e.to_string()))?;
-        let (mut siblings, context, past_ops) = parts;
+        let Parts { mut siblings, context, past_ops } = record::decode(bytes)?;
         siblings.sort_unstable_by_key(|(d, _)| *d);
         siblings.dedup_by_key(|(d, _)| *d);
         if let Some((dot, _)) = siblings.iter().find(|(d, _)| d.seq() == 0 || !context.covers(*d)) {
             return Err(RecordError::Uncovered(*dot));
         }
-        let mut object = Self { siblings, context, past_ops: Vec::new() };
-        object.add_past_ops(past_ops);
+        let mut object = Self { siblings, context, past_ops };
+        object.tidy_past_ops();
         Ok(object)
     }
 }

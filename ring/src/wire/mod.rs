@@ -10,7 +10,8 @@ pub mod peer;
 
 pub use frame::{FRAME_BYTES_MAX, FRAME_VERSION, Frame, FrameError, HEADER_BYTES, take_frame, write_frame};
 
-use serde::de::DeserializeOwned;
+use rmp_serde::decode::Error as MessagePackError;
+use serde::Deserialize;
 
 /// An object that a client's put would make is refused over this size. A merge of several such objects still fits
 /// into a frame.
@@ -32,19 +33,19 @@ pub enum DecodeError {
     Kind(u8),
     #[error("the message does not decode: {0}")]
     Malformed(#[from] rmp_serde::decode::Error),
-    #[error("{0} bytes follow the message")]
-    Trailing(usize),
+    #[error("more bytes follow the message")]
+    Trailing,
 }
 
-/// Decodes one value from a slice that was length-checked before. All of it must be used.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let mut rest = bytes;
-    let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+/// Decodes one value from a slice that was length-checked before, and that it may borrow from. All of it must be used.
+pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
     decoder.set_max_depth(DEPTH_MAX);
     let value = T::deserialize(&mut decoder)?;
-    match rest.len() {
-        0 => Ok(value),
-        left => Err(DecodeError::Trailing(left)),
+    // The decoder does not tell how much is left. At the end there is not even a marker to be read.
+    match <()>::deserialize(&mut decoder) {
+        Err(MessagePackError::InvalidMarkerRead(_)) => Ok(value),
+        Ok(()) | Err(_) => Err(DecodeError::Trailing),
     }
 }
 

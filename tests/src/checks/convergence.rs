@@ -3,10 +3,11 @@
 
 use super::truth::{Minted, clock_of};
 use super::{Checks, Property, Violation};
+use crate::sim::clock::Walls;
 use crate::sim::keys::Keys;
 use crate::sim::node::SimNode;
 use bytes::Bytes;
-use quorate_node::storage::{Read, Table, object_key, parse_object_key};
+use quorate_node::storage::{LogEntry, Read, Table, object_key, parse_log_key, parse_object_key};
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::version::{Clock, Context, Dot, Object};
 use std::collections::BTreeMap;
@@ -47,8 +48,13 @@ impl<'a> Replicas<'a> {
 
     fn floor(&self, node: NodeId, partition: Partition) -> Option<&Context> {
         let shards = &self.nodes[usize::from(node.0) - 1].shards;
-        let mut replicas = shards.iter().flat_map(|shard| shard.kernel.replicas());
-        replicas.find(|(held, _)| *held == partition).map(|(_, replica)| replica.floor())
+        shards.iter().find_map(|shard| shard.kernel.replica(partition)).map(|replica| replica.floor())
+    }
+
+    /// Whether an object knows of events of a lost disk that not every owner has seen.
+    fn held_back(&self, object: &Object, base: &Context) -> bool {
+        let unseen = object.context().iter().find(|(actor, seq)| *seq > base.seq(*actor));
+        unseen.is_some_and(|(actor, _)| self.nodes[usize::from(actor.node().0) - 1].actor != actor)
     }
 
     fn row(&self, node: NodeId, row: &[u8]) -> Option<Bytes> {
@@ -57,9 +63,36 @@ impl<'a> Replicas<'a> {
     }
 }
 
+/// What every owner has seen is in no log any more, but for what brings to mind a tombstone that is held back, or content
+/// that has yet to expire.
+fn check_logs(replicas: &Replicas, keys: &Keys) -> Result<(), Violation> {
+    for node in replicas.nodes {
+        let mut residue = None;
+        node.disk.each_row(|table, row, entry| {
+            if let (Table::Log, Some((partition, dot)), Ok(entry)) =
+                (table, parse_log_key(row), LogEntry::decode(entry))
+            {
+                let base = replicas.clocks.get(&(partition, node.id)).map(|clock| clock.base()).unwrap_or_default();
+                let object = replicas.row(node.id, &object_key(partition, entry.bucket, &entry.key));
+                let object = object.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default();
+                let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
+                let reminds = waits || (object.is_tombstone() && replicas.held_back(&object, &base));
+                if base.covers(dot) && !reminds {
+                    residue = Some((keys.number(entry.bucket, &entry.key), dot));
+                }
+            }
+        });
+        if let Some((key, dot)) = residue {
+            let text = format!("{} still has {dot} in its log, which all owners have seen", node.id);
+            return Err(Violation::new(Property::Residue, key, text));
+        }
+    }
+    Ok(())
+}
+
 impl Checks {
     /// Whether all is well again; if not, what is missing.
-    pub fn check_converged(&self, nodes: &[SimNode], keys: &Keys, wall_max_ms: u64) -> Result<(), Violation> {
+    pub fn check_converged(&self, nodes: &[SimNode], keys: &Keys, walls: &Walls) -> Result<(), Violation> {
         let replicas = Replicas::of(nodes, keys)?;
         self.check_all_known(&replicas, keys)?;
         let mut contexts: BTreeMap<u32, Context> = BTreeMap::new();
@@ -83,19 +116,19 @@ impl Checks {
                 self.check_residue(number, object, clock, &replicas, key.partition)?;
                 contexts.insert(number, object.context().clone());
             }
-            self.check_outcome(number, &decoded.unwrap_or_default(), clock, wall_max_ms)?;
+            self.check_outcome(number, &decoded.unwrap_or_default(), clock, walls.erasable_ms(&key.owners))?;
         }
         self.check_acked(|key, event| {
             let clock = replicas.clocks[&(keys.get(key).partition, keys.get(key).owners[0])];
             clock.contains(event.dot) || contexts.get(&key).is_some_and(|context| context.covers(event.dot))
         })?;
+        check_logs(&replicas, keys)?;
         self.check_no_strangers(nodes, keys)
     }
 
     /// What the owners show is what no event that they know of supersedes.
-    fn check_outcome(&self, key: u32, object: &Object, clock: &Clock, wall_max_ms: u64) -> Result<(), Violation> {
+    fn check_outcome(&self, key: u32, object: &Object, clock: &Clock, erasable_ms: u64) -> Result<(), Violation> {
         let history = self.truth.history(key);
-        let erasable_ms = wall_max_ms.saturating_sub(self.clock_drift_max_ms);
         let known = |e: &Minted| clock.contains(e.dot) || object.context().covers(e.dot) || e.settled_us.is_some();
         for event in history.events.iter().filter(|event| clock.contains(event.dot)) {
             let live = !event.delete && !history.superseded(event, known);
@@ -139,13 +172,7 @@ impl Checks {
         if !object.is_tombstone() {
             return Ok(());
         }
-        let base = clock.base();
-        let unseen = object.context().iter().find(|(actor, seq)| *seq > base.seq(*actor));
-        let held_back = unseen.is_some_and(|(actor, _)| {
-            let author = &replicas.nodes[usize::from(actor.node().0) - 1];
-            author.actor != actor
-        });
-        if held_back {
+        if replicas.held_back(object, &clock.base()) {
             return Ok(());
         }
         let text = format!("the tombstone {object:?} of partition {partition} is still there");

@@ -24,7 +24,7 @@ impl Checks {
         let history = self.truth.history(op.key);
         for acked in &history.acked {
             let overlap = acked.owners + answered.len() > usize::from(key.bucket.n);
-            if !overlap || acked.at_us > seen.asked_us || acked.holders.is_empty() {
+            if !overlap || acked.at_us > seen.asked_us || !acked.by_an_owner() {
                 continue;
             }
             let event = &history.events[acked.event as usize];
@@ -54,7 +54,7 @@ impl Checks {
         let Some(event) = history.event(receipt.dot) else { return Ok(()) };
         for acked in &history.acked {
             let overlap = acked.owners + usize::from(op.r_of(key)) > usize::from(key.bucket.n);
-            if !overlap || acked.at_us >= op.invoked_us || acked.holders.is_empty() {
+            if !overlap || acked.at_us >= op.invoked_us || !acked.by_an_owner() {
                 continue;
             }
             let earlier = &history.events[acked.event as usize];

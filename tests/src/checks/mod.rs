@@ -17,6 +17,7 @@ mod truth;
 pub use reads::ReadSeen;
 pub use truth::Said;
 
+use crate::sim::clock::Walls;
 use crate::sim::disk::{Batch, SimDisk};
 use crate::sim::keys::Keys;
 use crate::sim::load::{Load, Op};
@@ -26,11 +27,11 @@ use deadlines::Deadlines;
 use quorate_node::kernel::{Effect, Event, Kernel};
 use quorate_ring::id::NodeId;
 use quorate_ring::topology::Durability;
-use quorate_ring::version::Context;
+use quorate_ring::version::{Context, Dot};
 use quorate_ring::wire::client::{Receipt, Uncertain};
 use std::fmt;
 use std::time::Duration;
-use truth::Truth;
+use truth::{Holder, Truth};
 
 macro_rules! properties {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -70,7 +71,13 @@ properties! {
     Residue = "what is settled is forgotten",
     Amnesia = "no node forgets while it keeps its disk",
     Liveness = "after faults everything is served",
+    Refusals = "what is asked rightly is refused for want of nodes, time or room only",
     Wire = "messages are understood",
+}
+
+/// The node at a position.
+fn node_id(index: usize) -> NodeId {
+    NodeId(index as u16 + 1)
 }
 
 /// A promise broken, and how.
@@ -109,15 +116,15 @@ pub struct Commit<'a> {
     /// When the events of the drain were handled, on the node's monotonic clock.
     pub handled: Duration,
     pub at_us: u64,
-    pub wall_max_ms: u64,
+    pub walls: &'a Walls,
 }
 
 pub struct Checks {
     truth: Truth,
     deadlines: Deadlines,
     asynchronous: bool,
-    clock_drift_max_ms: u64,
     hint_bytes_max: u64,
+    page_bytes: u32,
     /// Per node, when it last lost what its disk held, or some of it.
     lost_us: Vec<Option<u64>>,
 }
@@ -128,8 +135,8 @@ impl Checks {
             truth: Truth::default(),
             deadlines: Deadlines::default(),
             asynchronous: options.asynchronous,
-            clock_drift_max_ms: options.clock_drift_max_ms,
             hint_bytes_max: options.hint_bytes_max,
+            page_bytes: options.page_bytes,
             lost_us: vec![None; usize::from(options.nodes)],
         }
     }
@@ -162,8 +169,8 @@ impl Checks {
     pub fn disk_lost(&mut self, node: usize, now_us: u64, nodes: &[SimNode], keys: &Keys) {
         self.lost_us[node] = Some(now_us);
         self.truth.forget_holder(node, Durability::Sync, |key, dot, holder| {
-            let target = NodeId(holder.target.map_or(0, |target| target as u16 + 1));
-            receipts::hint_holds(&nodes[holder.node].disk, target, keys.get(key), dot)
+            let hint = |target| receipts::hint_holds(&nodes[holder.node].disk, node_id(target), keys.get(key), dot);
+            holder.target.is_some_and(hint)
         });
     }
 
@@ -184,8 +191,20 @@ impl Checks {
     ) -> Result<Context, Violation> {
         let context = self.check_receipt(op, receipt, nodes, keys)?;
         self.check_latest(op, receipt, &context, keys)?;
-        self.truth.acknowledge(op, receipt, now_us, |node| self.lost_us[node].is_some_and(|at| at >= op.invoked_us));
+        let kept = |holder: &Holder| self.keeps(op, receipt.dot, holder, nodes, keys);
+        let holders = receipt.acks.iter().map(Holder::of).filter(kept).collect();
+        self.truth.acknowledge(op, receipt, holders, now_us);
         Ok(context)
+    }
+
+    /// Whether whoever acked a write has lost nothing since it was asked for: neither its own disk, nor what it handed
+    /// on to an owner.
+    fn keeps(&self, op: &Op, dot: Dot, holder: &Holder, nodes: &[SimNode], keys: &Keys) -> bool {
+        let lost = |node: usize| self.lost_us[node].is_some_and(|at| at >= op.invoked_us);
+        let handed_on = holder.target.is_some_and(|target| {
+            lost(target) && !receipts::hint_holds(&nodes[holder.node].disk, node_id(target), keys.get(op.key), dot)
+        });
+        !lost(holder.node) && !handed_on
     }
 
     /// A write was answered "unknown".

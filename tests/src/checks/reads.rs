@@ -4,6 +4,7 @@
 use super::receipts::owner_holds;
 use super::truth::{History, Minted};
 use super::{Checks, Property, Violation, lww};
+use crate::sim::clock::Walls;
 use crate::sim::keys::Keys;
 use crate::sim::load::{Load, Op};
 use crate::sim::node::SimNode;
@@ -20,8 +21,7 @@ pub struct ReadSeen<'a> {
     pub asked_us: u64,
     /// The gateway's wall clock when the request came, and when it was answered.
     pub wall_ms: (Option<u64>, Option<u64>),
-    /// The latest that any wall clock has shown.
-    pub wall_max_ms: u64,
+    pub walls: &'a Walls,
     pub now_us: u64,
 }
 
@@ -47,13 +47,17 @@ impl Checks {
         for sibling in &seen.answer.siblings {
             shown(seen, history, sibling, &context, load)?;
         }
-        let erasable_ms = seen.wall_max_ms.saturating_sub(self.clock_drift_max_ms);
+        let erasable_ms = seen.walls.erasable_ms(&key.owners);
         let (earliest, latest) = seen.walls();
-        let known: Vec<&Minted> = history.events.iter().filter(|event| live(history, event, &context)).collect();
+        // What all owners knew before the read began, it cannot show; what they came to know under way, it need not.
+        let before = |event: &&Minted| live(history, event, &context, |at| at < seen.asked_us);
+        let by_now = |event: &&Minted| live(history, event, &context, |_| true);
         let lives_at = |event: &Minted, wall_ms: u64| event.expires_ms.is_none_or(|at| at > wall_ms);
-        let possible: Vec<&Minted> = one_per_op(&known).filter(|event| lives_at(event, earliest)).collect();
+        let possible = one_per_op(history.events.iter().filter(before));
+        let possible: Vec<&Minted> = possible.filter(|event| lives_at(event, earliest)).collect();
         let surely = |event: &Minted| lives_at(event, latest) && lives_at(event, erasable_ms);
-        let due: Vec<&Minted> = possible.iter().copied().filter(|event| surely(event)).collect();
+        let due = one_per_op(history.events.iter().filter(by_now));
+        let due: Vec<&Minted> = due.filter(|event| surely(event)).collect();
         if key.bucket.conflict == Conflict::Lww {
             lww::check(seen, &due, &possible)?;
             return Ok(context);
@@ -127,14 +131,15 @@ fn shown(
     Ok(())
 }
 
-/// Whether an event is covered, and nothing that is covered, or that every owner has seen, supersedes it.
-fn live(history: &History, event: &Minted, context: &Context) -> bool {
-    let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some();
+/// Whether an event is covered, and nothing that is covered, or that every owner had seen by the moment of `settled`,
+/// supersedes it.
+fn live(history: &History, event: &Minted, context: &Context, settled: impl Fn(u64) -> bool) -> bool {
+    let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some_and(&settled);
     !event.delete && context.covers(event.dot) && !history.superseded(event, known)
 }
 
 /// Two live events of one op id, minted by two coordinators, are one in answers: the larger dot.
-fn one_per_op<'a>(live: &[&'a Minted]) -> impl Iterator<Item = &'a Minted> + use<'a> {
+fn one_per_op<'a>(live: impl Iterator<Item = &'a Minted>) -> impl Iterator<Item = &'a Minted> {
     let mut by_op: BTreeMap<u32, &Minted> = BTreeMap::new();
     for event in live {
         let shown = by_op.entry(event.op).or_insert(event);

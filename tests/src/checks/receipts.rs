@@ -1,5 +1,6 @@
 //! Receipts tell the truth: who is said to hold a write holds it, as durably as it is said.
 
+use super::truth::Holder;
 use super::{Checks, Property, Violation};
 use crate::sim::disk::SimDisk;
 use crate::sim::keys::{Key, Keys};
@@ -41,9 +42,8 @@ impl Checks {
             return Err(Violation::new(Property::OneWrite, Some(op.key), text));
         }
         for ack in &receipt.acks {
-            let index = usize::from(ack.node.0) - 1;
-            let lost = self.lost_us[index].is_some_and(|at| at >= op.invoked_us);
-            if !lost && !holds(ack, receipt.dot, key, nodes) {
+            let kept = self.keeps(op, receipt.dot, &Holder::of(ack), nodes, keys);
+            if kept && !holds(ack, receipt.dot, key, nodes) {
                 return Err(broken(format!("{} is said to hold {}, and does not", ack.node, receipt.dot)));
             }
         }

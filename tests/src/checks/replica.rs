@@ -2,6 +2,7 @@
 
 use super::truth::{Touched, clock_of};
 use super::{Checks, Commit, Property, Violation};
+use crate::sim::clock::Walls;
 use crate::sim::disk::{Batch, SimDisk};
 use crate::sim::keys::Keys;
 use crate::sim::node::SimNode;
@@ -39,12 +40,13 @@ impl Checks {
             let text = format!("{} entered {dot}, which no node has committed", commit.node.id);
             return Err(Violation::new(Property::Released, Some(touched.key), text));
         }
+        let erasable_ms = commit.walls.erasable_ms(&keys.get(touched.key).owners);
         match &touched.object {
-            Some(Some((_, object))) => self.check_state(commit.node, touched.key, object, clock, commit.wall_max_ms),
-            Some(None) => self.check_state(commit.node, touched.key, &Object::default(), clock, commit.wall_max_ms),
+            Some(Some((_, object))) => self.check_state(commit.node, touched.key, object, clock, erasable_ms),
+            Some(None) => self.check_state(commit.node, touched.key, &Object::default(), clock, erasable_ms),
             None => {
                 let Some(object) = stored(kernel, touched.key, keys) else { return Ok(()) };
-                self.check_state(commit.node, touched.key, &object, clock, commit.wall_max_ms)
+                self.check_state(commit.node, touched.key, &object, clock, erasable_ms)
             }
         }
     }
@@ -57,11 +59,10 @@ impl Checks {
         key: u32,
         object: &Object,
         clock: &Clock,
-        wall_max_ms: u64,
+        erasable_ms: u64,
     ) -> Result<(), Violation> {
         let history = self.truth.history(key);
         let id = node.id;
-        let erasable_ms = wall_max_ms.saturating_sub(self.clock_drift_max_ms);
         for event in &history.events {
             let dot = event.dot;
             let seen = clock.contains(dot);
@@ -97,21 +98,22 @@ impl Checks {
     }
 
     /// A node has started from its disk: what it makes of it keeps C1.
-    pub fn opened(&self, index: usize, node: &SimNode, keys: &Keys, wall_max_ms: u64) -> Result<(), Violation> {
+    pub fn opened(&self, index: usize, node: &SimNode, keys: &Keys, walls: &Walls) -> Result<(), Violation> {
         let sampled = |key: &u32| (key + index as u32 + node.incarnation).is_multiple_of(OPENED_SAMPLE);
         for key in (0..keys.len()).filter(sampled) {
-            self.check_key(node, key, keys, wall_max_ms)?;
+            self.check_key(node, key, keys, walls)?;
         }
         Ok(())
     }
 
     /// C1 for a key as a node has it now.
-    pub fn check_key(&self, node: &SimNode, key: u32, keys: &Keys, wall_max_ms: u64) -> Result<(), Violation> {
+    pub fn check_key(&self, node: &SimNode, key: u32, keys: &Keys, walls: &Walls) -> Result<(), Violation> {
         let partition = keys.get(key).partition;
+        let erasable_ms = walls.erasable_ms(&keys.get(key).owners);
         for shard in &node.shards {
             if let Some(clock) = clock_of(&shard.kernel, partition) {
                 let Some(object) = stored(&shard.kernel, key, keys) else { continue };
-                self.check_state(node, key, &object, clock, wall_max_ms)?;
+                self.check_state(node, key, &object, clock, erasable_ms)?;
             }
         }
         Ok(())

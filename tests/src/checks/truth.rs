@@ -5,6 +5,7 @@ use crate::sim::disk::{Batch, SimDisk};
 use crate::sim::keys::Keys;
 use crate::sim::load::{Kind, Load, Op, Stated};
 use quorate_node::kernel::{Effect, Kernel};
+use quorate_node::replica::Replica;
 use quorate_node::storage::{LogEntry, MetaKey, Table, parse_log_key, parse_object_key};
 use quorate_ring::id::{ActorId, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
@@ -22,11 +23,11 @@ pub struct Touched {
     pub object: Option<Option<(bytes::Bytes, Object)>>,
 }
 
-/// An event that was just minted, as a story tells it.
+/// An event that was just minted, for the story.
 pub struct Said {
     pub key: u32,
     pub op: u32,
-    pub text: String,
+    pub dot: Dot,
 }
 
 /// What an event supersedes.
@@ -79,6 +80,17 @@ pub struct Holder {
     pub target: Option<usize>,
 }
 
+impl Holder {
+    pub fn of(ack: &Ack) -> Self {
+        let index = |node: NodeId| usize::from(node.0) - 1;
+        let target = match ack.standing {
+            Standing::Owner => None,
+            Standing::Fallback { target } => Some(index(target)),
+        };
+        Self { node: index(ack.node), durability: ack.durability, target }
+    }
+}
+
 /// A write that a client was told is applied.
 pub struct Acked {
     pub event: u32,
@@ -87,6 +99,14 @@ pub struct Acked {
     /// Nodes that hold it by their own word, and whose disk has not been lost since.
     pub holders: Vec<Holder>,
     pub at_us: u64,
+}
+
+impl Acked {
+    /// Whether an owner that acked it still has its disk. A hint that outlived all of them is delivered, but until then
+    /// no quorum of owners knows of the write.
+    pub fn by_an_owner(&self) -> bool {
+        self.holders.iter().any(|holder| holder.target.is_none())
+    }
 }
 
 /// All that happened to a key.
@@ -191,7 +211,7 @@ impl Truth {
     fn reminds(&self, touched: &Touched, dot: Dot) -> bool {
         let Some(event) = self.history(touched.key).event(dot) else { return false };
         let written = touched.object.as_ref().and_then(Option::as_ref).and_then(|(_, object)| find(object, dot));
-        written.is_none_or(|(op_id, ..)| Op::number_of(op_id) == event.op)
+        written.is_none_or(|(op_id, _)| Op::number_of(op_id) == event.op)
     }
 
     fn mint(
@@ -212,7 +232,7 @@ impl Truth {
         let Some(Some((row, object))) = &touched.object else {
             return Err(broken(Property::C1, format!("{dot} was logged without its object")));
         };
-        let (op_id, hlc, expires_ms) = find(object, dot)
+        let (op_id, hlc) = find(object, dot)
             .ok_or_else(|| broken(Property::C1, format!("{dot} was logged, its object does not know it")))?;
         let op = load.op(Op::number_of(op_id));
         let past = match &op.stated {
@@ -233,16 +253,23 @@ impl Truth {
         }
         let delete = op.kind == Kind::Delete;
         let at = history.events.len() as u32;
-        let event =
-            Minted { dot, op: op.number, delete, hlc, expires_ms, superseded_by: Vec::new(), settled_us: None, past };
+        let event = Minted {
+            dot,
+            op: op.number,
+            delete,
+            hlc,
+            expires_ms: op.expires_ms,
+            superseded_by: Vec::new(),
+            settled_us: None,
+            past,
+        };
         let before = history.events.iter_mut().filter(|earlier| event.supersedes(earlier));
         before.for_each(|earlier| earlier.superseded_by.push(at));
         history.events.push(event);
         if history.by_dot.insert(dot, at).is_some() {
             return Err(broken(Property::C2, format!("{dot} was minted twice")));
         }
-        let text = format!("{} mints {dot} for op {}", commit.node.id, op.number);
-        Ok(Said { key, op: op.number, text })
+        Ok(Said { key, op: op.number, dot })
     }
 
     /// An owner erases a key when every owner has seen all that it has seen of it itself.
@@ -259,18 +286,8 @@ impl Truth {
         }
     }
 
-    /// `lost` says whether a node's disk was lost since the write began.
-    pub fn acknowledge(&mut self, op: &Op, receipt: &Receipt, at_us: u64, lost: impl Fn(usize) -> bool) {
-        let index = |node: NodeId| usize::from(node.0) - 1;
-        let holder = |ack: &Ack| Holder {
-            node: index(ack.node),
-            durability: ack.durability,
-            target: match ack.standing {
-                Standing::Owner => None,
-                Standing::Fallback { target } => Some(index(target)),
-            },
-        };
-        let holders = receipt.acks.iter().map(holder).filter(|holder| !lost(holder.node)).collect();
+    /// A write is applied, by the word of `holders` and perhaps of others that have lost it since.
+    pub fn acknowledge(&mut self, op: &Op, receipt: &Receipt, holders: Vec<Holder>, at_us: u64) {
         let owners = receipt.acks.iter().filter(|ack| ack.standing == Standing::Owner).count();
         let history = self.history_mut(op.key);
         if let Some(event) = history.by_dot.get(&receipt.dot).copied() {
@@ -301,7 +318,7 @@ impl Truth {
 
 /// The clock of a node's replica.
 pub fn clock_of(kernel: &Kernel<SimDisk>, partition: Partition) -> Option<&Clock> {
-    kernel.replicas().find(|(p, _)| *p == partition).map(|(_, replica)| replica.clock())
+    kernel.replica(partition).map(Replica::clock)
 }
 
 /// The clock of a replica as its disk has it: floor and log.
@@ -324,10 +341,10 @@ pub fn clock_on(disk: &SimDisk, partition: Partition) -> Clock {
     clock
 }
 
-/// The op id, time and expiry of an event that an object shows or remembers.
-fn find(object: &Object, dot: Dot) -> Option<(OpId, Hlc, Option<u64>)> {
-    let live = object.siblings().iter().find(|(d, _)| *d == dot).map(|(_, c)| (c.op_id, c.hlc, c.expires_ms));
-    live.or_else(|| object.past_ops().iter().find(|p| p.dot == dot).map(|p| (p.op_id, p.hlc, None)))
+/// The op id and the time of an event that an object shows or remembers.
+fn find(object: &Object, dot: Dot) -> Option<(OpId, Hlc)> {
+    let live = object.siblings().iter().find(|(d, _)| *d == dot).map(|(_, c)| (c.op_id, c.hlc));
+    live.or_else(|| object.past_ops().iter().find(|p| p.dot == dot).map(|p| (p.op_id, p.hlc)))
 }
 
 /// The object as it was sent to the other owners right after the mint.

@@ -2,6 +2,7 @@
 
 use super::faults::Fault;
 use super::load::{Kind, Pending};
+use super::rare::Rare;
 use super::routing::{Way, client_way};
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Property, ReadSeen, Violation};
@@ -15,6 +16,8 @@ use quorate_ring::wire::{FRAME_BYTES_MAX, Frame, take_frame};
 const ATTEMPTS_MAX: u32 = 4;
 /// When all has healed, an operation must succeed within so many.
 const LAST_ATTEMPTS_MAX: u32 = 8;
+/// And so much time passes between two of them: as much as a node may take to notice that another one is back.
+const LAST_RETRY_US: u64 = 250_000;
 
 impl World {
     /// A client is done thinking, or waiting.
@@ -24,7 +27,7 @@ impl World {
         }
         let timed_out = self.load.clients[client].waiting.take();
         if let Some(op) = timed_out.and_then(|request| self.load.pending.get(&request)).map(|pending| pending.op) {
-            self.trace.rare("requests given up");
+            self.trace.rare(Rare::GivenUp);
             self.trace.say(self.now_us, Some(self.load.op(op).key), || format!("client {client} gives up on op {op}"));
             if self.load.rng.chance(7_000) {
                 self.load.clients[client].again = Some(op);
@@ -210,7 +213,7 @@ impl World {
     pub fn unanswered(&mut self, request: u64) {
         let Some(pending) = self.load.pending.remove(&request) else { return };
         self.load.abandoned.insert(request);
-        self.trace.rare("connections broken under a request");
+        self.trace.rare(Rare::ConnectionBroken);
         if self.load.clients[pending.client].waiting == Some(request) {
             let again = self.load.rng.chance(7_000);
             let think = self.think(pending.client, pending.op, again);
@@ -236,7 +239,8 @@ impl World {
         if again && asked.attempts < if asked.last { LAST_ATTEMPTS_MAX } else { ATTEMPTS_MAX } {
             state.again = Some(op);
         }
-        1 + self.load.rng.below(self.options.think_us_max)
+        let think_us = 1 + self.load.rng.below(self.options.think_us_max);
+        if again && asked.last { LAST_RETRY_US } else { think_us }
     }
 
     /// Checks an answer. What is right about it, the client remembers.
@@ -251,7 +255,7 @@ impl World {
                 state.remember(op.key, &receipt.context, context);
                 self.load.ops[pending.op as usize].applied = true;
                 if receipt.repeated {
-                    self.trace.rare("retries known as such");
+                    self.trace.rare(Rare::RetryKnown);
                 }
                 if late {
                     self.trace.fault(Fault::Late);
@@ -260,7 +264,7 @@ impl World {
                 Ok(Verdict::Done)
             }
             (Kind::Put | Kind::Delete, ClientReply::Unknown(uncertain)) => {
-                self.trace.rare("outcomes unknown");
+                self.trace.rare(Rare::Unknown);
                 self.checks.uncertain(&op, uncertain, &self.keys)?;
                 Ok(Verdict::Doubtful)
             }
@@ -270,7 +274,7 @@ impl World {
                     answer,
                     asked_us: pending.asked_us,
                     wall_ms: (pending.arrived_wall_ms, pending.replied_wall_ms),
-                    wall_max_ms: self.wall_max_ms,
+                    walls: &self.walls,
                     now_us: self.now_us,
                 };
                 let context = self.checks.read(&seen, &self.load, &self.nodes, &self.keys)?;
@@ -282,7 +286,11 @@ impl World {
             }
             (_, ClientReply::Refused(refusal)) => {
                 self.load.ops[pending.op as usize].refused += 1;
-                self.trace.rare(refusal_name(refusal));
+                let Some(rare) = kind_of(refusal) else {
+                    let text = format!("op {} was refused: {refusal}", op.number);
+                    return Err(Violation::new(Property::Refusals, Some(op.key), text));
+                };
+                self.trace.rare(rare);
                 Ok(if op.last { Verdict::Repeat } else { Verdict::Failed })
             }
             (_, other) => {
@@ -341,18 +349,19 @@ fn broken(why: impl std::fmt::Display) -> Violation {
     Violation::new(Property::Wire, None, format!("a message: {why}"))
 }
 
-fn refusal_name(refusal: &Refusal) -> &'static str {
+/// How a refusal counts. None: nothing that these clients ask should be refused so.
+fn kind_of(refusal: &Refusal) -> Option<Rare> {
     match refusal {
-        Refusal::Unavailable { .. } => "refused: unavailable",
-        Refusal::NotReady => "refused: not ready",
-        Refusal::NotOwner => "refused: not owner",
-        Refusal::Overloaded { .. } => "refused: overloaded",
-        Refusal::DeadlinePassed => "refused: deadline passed",
-        Refusal::DiskReserve => "refused: disk reserve",
-        Refusal::ShuttingDown => "refused: shutting down",
-        Refusal::HintsFull { .. } => "refused: hints full",
-        Refusal::TooManySiblings { .. } => "refused: too many siblings",
-        Refusal::WrongCluster { .. }
+        Refusal::Unavailable { .. } => Some(Rare::RefusedUnavailable),
+        Refusal::Overloaded { .. } => Some(Rare::RefusedOverloaded),
+        Refusal::DeadlinePassed => Some(Rare::RefusedDeadline),
+        Refusal::DiskReserve => Some(Rare::RefusedDiskReserve),
+        Refusal::ShuttingDown => Some(Rare::RefusedShuttingDown),
+        Refusal::NotReady
+        | Refusal::NotOwner
+        | Refusal::HintsFull { .. }
+        | Refusal::TooManySiblings { .. }
+        | Refusal::WrongCluster { .. }
         | Refusal::StaleEpoch { .. }
         | Refusal::UnknownBucket { .. }
         | Refusal::KeyLength { .. }
@@ -360,6 +369,6 @@ fn refusal_name(refusal: &Refusal) -> &'static str {
         | Refusal::Count(_)
         | Refusal::Context(_)
         | Refusal::ObjectLength { .. }
-        | Refusal::Malformed(_) => "refused: other",
+        | Refusal::Malformed(_) => None,
     }
 }

@@ -1,6 +1,7 @@
 //! A node's clock: it drifts, it is set, and it is not the world's.
 
 use quorate_node::kernel::Now;
+use quorate_ring::id::NodeId;
 use std::time::Duration;
 
 /// Wall time at the beginning of the world: 2023-11-14, in milliseconds since 1970.
@@ -38,15 +39,58 @@ impl NodeClock {
         self.skew_ms += by_ms;
     }
 
+    /// Somebody sets it right.
+    pub fn set_right(&mut self, world_us: u64) {
+        self.skew_ms = world_us as i64 / 1_000 - (self.scaled(world_us) / 1_000) as i64;
+    }
+
     fn scaled(&self, world_us: u64) -> u64 {
         let us = world_us as i64;
         (us + us * self.drift_ppm / 1_000_000) as u64
     }
 }
 
+/// The latest that the wall clock of each node has shown.
+pub struct Walls {
+    latest_ms: Vec<u64>,
+    drift_max_ms: u64,
+}
+
+impl Walls {
+    pub fn new(nodes: usize, drift_max_ms: u64) -> Self {
+        Self { latest_ms: vec![0; nodes], drift_max_ms }
+    }
+
+    pub fn show(&mut self, node: usize, wall_ms: u64) {
+        let latest = &mut self.latest_ms[node];
+        *latest = wall_ms.max(*latest);
+    }
+
+    /// Content that expired at this time or before may have been erased: the clocks of all owners have passed it, and
+    /// one of them, that of whoever erases it, by as much as clocks are allowed to be apart.
+    pub fn erasable_ms(&self, owners: &[NodeId]) -> u64 {
+        let latest = || owners.iter().map(|owner| self.latest_ms[usize::from(owner.0) - 1]);
+        let ahead = latest().max().unwrap_or(0).saturating_sub(self.drift_max_ms);
+        latest().min().unwrap_or(0).min(ahead)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_clock_that_jumps_ahead_lets_nothing_be_erased() {
+        let mut walls = Walls::new(3, 100);
+        let owners = [NodeId(1), NodeId(3)];
+        (0..3).for_each(|node| walls.show(node, 1_000));
+        walls.show(0, 9_000);
+        assert_eq!(walls.erasable_ms(&owners), 1_000);
+        walls.show(2, 2_000);
+        walls.show(2, 500);
+        assert_eq!(walls.erasable_ms(&owners), 2_000);
+        assert_eq!(walls.erasable_ms(&owners[1..]), 1_900);
+    }
 
     #[test]
     fn a_timer_is_never_early() {
@@ -69,5 +113,7 @@ mod tests {
         let after = clock.now(1_000_000);
         assert_eq!(after.mono, before.mono);
         assert_eq!(before.wall_ms - after.wall_ms, 5_000);
+        clock.set_right(1_000_000);
+        assert_eq!(clock.now(1_000_000).wall_ms, EPOCH_MS + 1_000);
     }
 }

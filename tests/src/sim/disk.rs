@@ -175,12 +175,20 @@ impl SimDisk {
         }
     }
 
-    /// Whether a batch of this disk enters dots into a clock: log entries above the floor.
+    /// Whether a batch of this disk, not fsynced yet, enters dots into a clock: by new log entries above the floor.
     pub fn enters_dots(&self, batch: &Batch) -> bool {
-        let logged = batch.rows.iter().filter(|row| row.table == Table::Log && row.value.is_some());
-        logged.filter_map(|row| parse_log_key(&row.key)).any(|(partition, dot)| {
-            let floor = self.get(Table::Meta, &MetaKey::Floor(partition).encode()).ok().flatten();
-            let floor = floor.and_then(|bytes| Object::decode(&bytes).ok());
+        let disk = self.disk.borrow();
+        let Some(unsynced) = disk.unsynced.iter().find(|unsynced| unsynced.number == batch.number) else {
+            return false; // An fsync of another shard has covered it.
+        };
+        let log = &disk.tables[Table::Log as usize];
+        let fresh = |(table, key, before): &&(Table, Bytes, Option<Bytes>)| {
+            *table == Table::Log && before.is_none() && log.contains_key(key)
+        };
+        let fresh = unsynced.before.iter().filter(fresh);
+        fresh.filter_map(|(_, key, _)| parse_log_key(key)).any(|(partition, dot)| {
+            let floor = disk.tables[Table::Meta as usize].get(&MetaKey::Floor(partition).encode()[..]);
+            let floor = floor.and_then(|bytes| Object::decode(bytes).ok());
             !floor.is_some_and(|floor| floor.context().covers(dot))
         })
     }

@@ -3,10 +3,10 @@
 
 use super::disk::Batch;
 use super::node::{Committing, Death, Point};
+use super::rare::Rare;
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Commit, Property, Violation};
 use quorate_node::kernel::{Effect, Now};
-use quorate_node::storage::Table;
 
 /// Operations beside those of clients: handoffs and exchanges have credits of their own.
 const REPAIR_MAX: usize = 512;
@@ -27,7 +27,7 @@ impl World {
         shard.called = false;
         let count = shard.inbox.len().min(self.options.drain_max);
         let now = node.clock.now(self.now_us);
-        self.wall_max_ms = self.wall_max_ms.max(now.wall_ms);
+        self.walls.show(at.node, now.wall_ms);
         let mut effects = Vec::new();
         for _ in 0..count {
             let Some((bytes, event)) = shard.inbox.pop_front() else { break };
@@ -37,7 +37,7 @@ impl World {
             }
         }
         if let Some((Point::BeforeCommit, death)) = node.doomed {
-            self.trace.rare("deaths before a commit");
+            self.trace.rare(Rare::DeathBeforeCommit);
             return self.die(at.node, death);
         }
         let sync_us = self.rng.between(self.options.fsync_us.0, self.options.fsync_us.1);
@@ -70,11 +70,15 @@ impl World {
             return self.disk_failed(at.node, &error.to_string());
         }
         let batch = batch.or_else(|| disk.take_batch());
+        if batch.is_none() && effects.is_empty() {
+            self.call(at); // Nothing came of it, so nothing waits.
+            return Ok(());
+        }
         let synced = batch.as_ref().is_some_and(|b| b.sync);
         let done_us = began + if synced { sync_us } else { 0 };
         shard.committing = Some(Committing { effects, batch, handled });
         if let Some((Point::DuringCommit, death)) = node.doomed.filter(|_| synced) {
-            self.trace.rare("deaths during an fsync");
+            self.trace.rare(Rare::DeathDuringFsync);
             return self.die(at.node, death);
         }
         self.heap.push(done_us, Happening::Committed(at));
@@ -115,12 +119,10 @@ impl World {
             effects: &done.effects,
             handled: done.handled.mono,
             at_us: self.now_us,
-            wall_max_ms: self.wall_max_ms,
+            walls: &self.walls,
         };
         let minted = self.checks.committed(&commit, &self.keys, &self.load)?;
-        for event in minted {
-            self.trace.say(self.now_us, Some(event.key), || event.text);
-        }
+        self.say_minted(at.node, &minted);
         let dies = self.nodes[at.node].doomed.filter(|(point, _)| *point == Point::AmongEffects);
         let count = done.effects.len();
         let carried = dies.filter(|_| count > 1).map_or(count, |_| self.rng.below(count as u64) as usize);
@@ -131,7 +133,7 @@ impl World {
             }
         }
         if let (Some((_, death)), true) = (dies, count > 1) {
-            self.trace.rare("deaths among effects");
+            self.trace.rare(Rare::DeathAmongEffects);
             return self.die(at.node, death);
         }
         self.call(at);
@@ -163,7 +165,7 @@ impl World {
                 Err(Violation::new(Property::Amnesia, None, text))
             }
             Effect::Joined => {
-                self.trace.rare("shards rebuilt");
+                self.trace.rare(Rare::Rebuilt);
                 let node = &mut self.nodes[at.node];
                 node.rebuilding[usize::from(at.shard)] = false;
                 let id = node.id;
@@ -180,7 +182,7 @@ impl World {
     /// The disk failed: the process ends. What the failed fsync should have made durable may be there or not.
     fn disk_failed(&mut self, index: usize, why: &str) -> Result<(), Violation> {
         let id = self.nodes[index].id;
-        self.trace.rare("disk failures noticed");
+        self.trace.rare(Rare::DiskFailure);
         self.trace.say(self.now_us, None, || format!("{id} stops: {why}"));
         if why.contains("checksum") {
             self.die(index, Death::Process)?;
@@ -208,11 +210,18 @@ impl World {
             }
             Death::Machine => node.disk.power_cut(&mut self.rng),
         };
-        self.trace.say(self.now_us, None, || format!("{id} dies ({death:?}); first batch lost: {first_lost:?}"));
+        self.trace.say(self.now_us, None, || {
+            let what = match death {
+                Death::Process => "its process dies",
+                Death::Machine => "its machine dies",
+            };
+            let lost = if first_lost.is_some() { ", and with it what was not fsynced" } else { "" };
+            format!("{id}: {what}{lost}")
+        });
         for drain in &unreleased {
             let Some(batch) = &drain.batch else { continue };
             if first_lost.is_some_and(|first| batch.number >= first) {
-                self.trace.rare("batches lost in a power cut");
+                self.trace.rare(Rare::BatchLost);
                 continue;
             }
             // Nobody was told, and yet it is there: its writes are of unknown outcome, and they exist.
@@ -222,7 +231,7 @@ impl World {
         let released = std::mem::take(&mut self.nodes[index].unsynced);
         let lost: Vec<(u64, bool)> = released.into_iter().filter(|(number, _)| lost(*number)).collect();
         if !lost.is_empty() {
-            self.trace.rare("acked at async and lost");
+            self.trace.rare(Rare::AsyncLost);
             self.checks.async_lost(index, self.now_us);
         }
         // What is lost of hints and floors was nobody's knowledge; dots were.
@@ -235,7 +244,7 @@ impl World {
     }
 
     fn survived(&mut self, index: usize, drain: &Committing, batch: &Batch) -> Result<(), Violation> {
-        self.trace.rare("commits that survived their process");
+        self.trace.rare(Rare::CommitSurvived);
         let node = &self.nodes[index];
         let commit = Commit {
             index,
@@ -245,11 +254,10 @@ impl World {
             effects: &drain.effects,
             handled: drain.handled.mono,
             at_us: self.now_us,
-            wall_max_ms: self.wall_max_ms,
+            walls: &self.walls,
         };
-        for event in self.checks.committed(&commit, &self.keys, &self.load)? {
-            self.trace.say(self.now_us, Some(event.key), || event.text);
-        }
+        let minted = self.checks.committed(&commit, &self.keys, &self.load)?;
+        self.say_minted(index, &minted);
         Ok(())
     }
 
@@ -257,13 +265,9 @@ impl World {
     pub fn replace_disk(&mut self, index: usize, copy: Option<super::disk::Image>) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
         let id = node.id;
-        let old = node.disk.clone();
         node.disk = copy.as_ref().map_or_else(super::disk::SimDisk::default, super::disk::SimDisk::restored);
         node.forgot = true;
         (node.copy, node.unsynced) = (None, Vec::new());
-        if old.is_empty(Table::Objects) {
-            self.trace.rare("empty disks lost");
-        }
         let text = if copy.is_some() { "an old copy takes the place of its disk" } else { "its disk is lost" };
         self.trace.say(self.now_us, None, || format!("{id}: {text}"));
         self.checks.disk_lost(index, self.now_us, &self.nodes, &self.keys);

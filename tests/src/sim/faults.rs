@@ -3,68 +3,73 @@
 use std::fmt;
 use std::str::FromStr;
 
-macro_rules! faults {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A kind of fault.
+/// An enum of kinds, each with a name.
+macro_rules! kinds {
+    ($(#[$meta:meta])* $kind:ident { $($(#[$doc:meta])* $name:ident = $text:literal,)* }) => {
+        $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-        pub enum Fault {
+        pub enum $kind {
             $($(#[$doc])* $name,)*
         }
 
-        impl Fault {
-            pub const ALL: &'static [Fault] = &[$(Fault::$name,)*];
+        impl $kind {
+            pub const ALL: &'static [$kind] = &[$($kind::$name,)*];
 
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Fault::$name => $text,)*
+                    $($kind::$name => $text,)*
                 }
             }
         }
     };
 }
+pub(crate) use kinds;
 
-faults! {
-    // The weather, all of the time.
-    Loss = "loss",
-    Repeat = "repeat",
-    Delay = "delay",
-    /// A frame arrives with a bit flipped: its link breaks.
-    Damage = "damage",
-    /// Clocks run at different speeds and are apart from the start.
-    Drift = "drift",
-    // Clients.
-    /// A client vanishes under way.
-    Gone = "gone",
-    Cancel = "cancel",
-    /// A write is sent again after it was acknowledged.
-    Late = "late",
-    // Nodes.
-    /// A process dies; what it had written to its files is there.
-    Crash = "crash",
-    /// A machine dies; what was not fsynced is gone, but for a prefix.
-    Power = "power",
-    /// All machines die at once.
-    Blackout = "blackout",
-    Shutdown = "shutdown",
-    Pause = "pause",
-    Step = "step",
-    // Disks.
-    Eio = "eio",
-    Full = "full",
-    SlowDisk = "slow-disk",
-    Reserve = "reserve",
-    /// A block does not match its checksum: the node stops, and starts again with an empty disk.
-    BitFlip = "bit-flip",
-    Wipe = "wipe",
-    /// An old copy of the disk takes its place.
-    Restore = "restore",
-    // The network.
-    Break = "break",
-    OneWay = "one-way",
-    Halves = "halves",
-    Isolate = "isolate",
-    /// Two groups that overlap in one node: each may be a majority.
-    Bridge = "bridge",
+kinds! {
+    /// A kind of fault.
+    Fault {
+        // The weather, all of the time.
+        Loss = "loss",
+        Repeat = "repeat",
+        Delay = "delay",
+        /// A frame arrives with a bit flipped: its link breaks.
+        Damage = "damage",
+        /// Clocks run at different speeds and are apart from the start.
+        Drift = "drift",
+        // Clients.
+        /// A client vanishes under way.
+        Gone = "gone",
+        Cancel = "cancel",
+        /// A write is sent again after it was acknowledged.
+        Late = "late",
+        // Nodes.
+        /// A process dies; what it had written to its files is there.
+        Crash = "crash",
+        /// A machine dies; what was not fsynced is gone, but for a prefix.
+        Power = "power",
+        /// All machines die at once.
+        Blackout = "blackout",
+        Shutdown = "shutdown",
+        Pause = "pause",
+        Step = "step",
+        // Disks.
+        Eio = "eio",
+        Full = "full",
+        SlowDisk = "slow-disk",
+        Reserve = "reserve",
+        /// A block does not match its checksum: the node stops, and starts again with an empty disk.
+        BitFlip = "bit-flip",
+        Wipe = "wipe",
+        /// An old copy of the disk takes its place.
+        Restore = "restore",
+        // The network.
+        Break = "break",
+        OneWay = "one-way",
+        Halves = "halves",
+        Isolate = "isolate",
+        /// Two groups that overlap in one node: each may be a majority.
+        Bridge = "bridge",
+    }
 }
 
 /// Kinds of faults that are switched off.

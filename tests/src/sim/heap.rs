@@ -4,63 +4,55 @@ use super::rng::Rng;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Its place in the order: the moment, a seeded tie-break, the number of the entry.
+/// A place in the order: the moment, a seeded tie-break, the number of the entry. And where its item lies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Rank(u64, u32, u64);
-
-struct Entry<T> {
-    rank: Reverse<Rank>,
-    item: T,
+struct Rank {
+    at_us: u64,
+    tie: u32,
+    number: u32,
+    slot: u32,
 }
 
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank == other.rank
-    }
-}
-
-impl<T> Eq for Entry<T> {}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank.cmp(&other.rank)
-    }
-}
-
+/// Items stay where they are; what the heap moves about is small.
 pub struct Heap<T> {
-    entries: BinaryHeap<Entry<T>>,
+    ranks: BinaryHeap<Reverse<Rank>>,
+    items: Vec<Option<T>>,
+    /// Slots without an item.
+    free: Vec<u32>,
     ties: Rng,
-    number: u64,
+    number: u32,
 }
 
 impl<T> Heap<T> {
     pub fn new(ties: Rng) -> Self {
-        Self { entries: BinaryHeap::new(), ties, number: 0 }
+        Self { ranks: BinaryHeap::new(), items: Vec::new(), free: Vec::new(), ties, number: 0 }
     }
 
     pub fn push(&mut self, at_us: u64, item: T) {
         self.number += 1;
-        let rank = Rank(at_us, (self.ties.word() >> 32) as u32, self.number);
-        self.entries.push(Entry { rank: Reverse(rank), item });
+        let slot = self.free.pop().unwrap_or(self.items.len() as u32);
+        match self.items.get_mut(slot as usize) {
+            Some(place) => *place = Some(item),
+            None => self.items.push(Some(item)),
+        }
+        let tie = (self.ties.word() >> 32) as u32;
+        self.ranks.push(Reverse(Rank { at_us, tie, number: self.number, slot }));
     }
 
     /// The next moment, and what happens then.
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        self.entries.pop().map(|entry| (entry.rank.0.0, entry.item))
+        let Reverse(rank) = self.ranks.pop()?;
+        self.free.push(rank.slot);
+        let item = self.items[rank.slot as usize].take().expect("a rank leads to an item until it is popped");
+        Some((rank.at_us, item))
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.ranks.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.ranks.is_empty()
     }
 }
 

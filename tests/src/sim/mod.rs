@@ -5,7 +5,7 @@
 //! - [`node`], [`disk`], [`drain`](self): nodes made of `quorate_node::kernel::Kernel`, and how a drain is committed.
 //! - [`network`], `transport`, `routing`: encoded frames, under way between nodes.
 //! - [`load`], `clients`, [`keys`]: the work. [`faults`], `nemesis`: what goes wrong.
-//! - [`trace`], `tale`: a hash, a story, figures.
+//! - [`trace`], `tale`, [`rare`]: a hash, a story, figures.
 //!
 //! Not inside: any rule of the store. The world calls the kernel's entry, and looks at replicas and disks; what is
 //! right is for [`crate::checks`] to say.
@@ -22,6 +22,7 @@ mod nemesis;
 pub mod network;
 pub mod node;
 pub mod options;
+pub mod rare;
 pub mod rng;
 mod routing;
 pub mod run;

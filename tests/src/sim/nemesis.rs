@@ -9,6 +9,7 @@ use super::world::{Happening, World};
 use crate::checks::Violation;
 use quorate_node::kernel::Event;
 use quorate_node::storage::Table;
+use quorate_ring::id::NodeId;
 
 /// Faults that come and go, and how often each is chosen beside the others.
 const CHOICES: &[(Fault, u64)] = &[
@@ -137,7 +138,9 @@ impl World {
             | Fault::Late => Ok(()),
         }?;
         self.trace.fault(fault);
-        self.trace.say(self.now_us, None, || format!("fault: {} at {id}, {} ms", fault.name(), for_us / 1_000));
+        if let Some(text) = in_words(fault, id, for_us / 1_000) {
+            self.trace.say(self.now_us, None, || format!("fault {}: {text}", fault.name()));
+        }
         Ok(())
     }
 
@@ -222,6 +225,10 @@ impl World {
             self.network.cut(self.now_us, *from, *to);
             self.links_of_cut(*from, *to);
         }
+        self.trace.say(self.now_us, None, || {
+            let each: Vec<_> = cuts.iter().map(|(from, to)| format!("{} to {}", from + 1, to + 1)).collect();
+            format!("fault {}: nothing gets through from node {}, {} ms", fault.name(), each.join(", "), for_us / 1_000)
+        });
         self.ends_after(for_us, Ends::Cuts(cuts));
     }
 
@@ -245,7 +252,7 @@ impl World {
         }
     }
 
-    /// From now on nothing bad happens any more.
+    /// From now on nothing bad happens any more. Nodes that are paused go on when their time has come.
     pub fn heal(&mut self) -> Result<(), Violation> {
         self.nemesis.over = true;
         self.trace.say(self.now_us, None, || "the faults are over".to_string());
@@ -256,8 +263,8 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.mend();
             self.nodes[node].doomed = None;
-            self.nodes[node].paused_until_us = 0;
             self.nodes[node].slow_until_us = 0;
+            self.nodes[node].clock.set_right(self.now_us);
             if !self.nodes[node].running {
                 let incarnation = self.nodes[node].incarnation;
                 self.heap.push(self.now_us + 1, Happening::Start { node, incarnation });
@@ -267,4 +274,37 @@ impl World {
         links.into_iter().for_each(|link| self.look_at(link, self.now_us + 1_000));
         Ok(())
     }
+}
+
+/// What happened to a node, for the story; none if something else in it says so.
+fn in_words(fault: Fault, id: NodeId, ms: u64) -> Option<String> {
+    let text = match fault {
+        Fault::Crash => format!("the process of {id} is to die"),
+        Fault::Power => format!("the power of {id} is to fail"),
+        Fault::Blackout => "the power of all nodes fails".to_string(),
+        Fault::Shutdown => format!("{id} is asked to stop"),
+        Fault::Pause => format!("{id} is paused for {ms} ms"),
+        Fault::Eio => format!("the next fsync of {id} fails"),
+        Fault::Full => format!("there is no room on the disk of {id}"),
+        Fault::SlowDisk => format!("the disk of {id} is slow for {ms} ms"),
+        Fault::Reserve => format!("the disk of {id} is below its reserve for {ms} ms"),
+        Fault::BitFlip => format!("a block of the disk of {id} is damaged"),
+        Fault::Wipe
+        | Fault::Restore
+        | Fault::Step
+        | Fault::Break
+        | Fault::OneWay
+        | Fault::Halves
+        | Fault::Isolate
+        | Fault::Bridge
+        | Fault::Loss
+        | Fault::Repeat
+        | Fault::Delay
+        | Fault::Damage
+        | Fault::Drift
+        | Fault::Gone
+        | Fault::Cancel
+        | Fault::Late => return None,
+    };
+    Some(text)
 }

@@ -1,5 +1,6 @@
 //! A run: faults and work, then peace, then the reckoning.
 
+use super::faults::Fault;
 use super::options::{Asked, Options};
 use super::trace::Figures;
 use super::world::{Happening, World};
@@ -47,7 +48,8 @@ pub fn run(asked: &Asked, telling: Telling) -> Report {
         Telling::Everything => None,
         Telling::Nothing | Telling::OfFailure => violation.as_ref().and_then(|violation| violation.key),
     };
-    let story = world.trace.story(of).collect();
+    let title = of.map(|key| world.title(key));
+    let story = title.into_iter().chain(world.trace.story(of)).collect();
     let mut figures = world.trace.figures.clone();
     figures.virtual_us = world.now_us;
     world.count_network(&mut figures);
@@ -81,10 +83,12 @@ impl World {
 
     /// Until all owners hold the same, and what is settled is forgotten.
     fn recover(&mut self) -> Result<(), Violation> {
+        let awake_us = self.nodes.iter().map(|node| node.paused_until_us).max().unwrap_or(0);
+        self.live_for(awake_us.saturating_sub(self.now_us))?;
         let until = self.now_us + HEALING_MAX_US;
         loop {
             self.live_for(LOOK_EVERY_US)?;
-            let verdict = self.checks.check_converged(&self.nodes, &self.keys, self.wall_max_ms);
+            let verdict = self.checks.check_converged(&self.nodes, &self.keys, &self.walls);
             match verdict {
                 Ok(()) => return self.whole(),
                 Err(violation) if self.now_us > until => return Err(violation),
@@ -97,7 +101,7 @@ impl World {
     fn whole(&mut self) -> Result<(), Violation> {
         for node in &self.nodes {
             for key in 0..self.keys.len() {
-                self.checks.check_key(node, key, &self.keys, self.wall_max_ms)?;
+                self.checks.check_key(node, key, &self.keys, &self.walls)?;
             }
         }
         self.checks.check_not_applied(&self.load)
@@ -141,7 +145,7 @@ impl World {
             let text = format!("request {request} of op {} was never answered", pending.op);
             return Err(Violation::new(Property::AnsweredOnce, Some(key), text));
         }
-        self.checks.check_converged(&self.nodes, &self.keys, self.wall_max_ms)
+        self.checks.check_converged(&self.nodes, &self.keys, &self.walls)
     }
 
     fn live_for(&mut self, us: u64) -> Result<(), Violation> {
@@ -173,10 +177,16 @@ impl World {
 
     fn count_network(&self, figures: &mut Figures) {
         let network = &self.network.figures;
-        let weather = [("loss", network.lost), ("repeat", network.repeated), ("delay", network.late)];
-        for (name, count) in weather.into_iter().chain([("damage", network.damaged)]) {
-            *figures.faults.entry(name).or_default() += count;
+        let weather = [
+            (Fault::Loss, network.lost),
+            (Fault::Repeat, network.repeated),
+            (Fault::Delay, network.late),
+            (Fault::Damage, network.damaged),
+            (Fault::Drift, u64::from(self.options.drift_ppm_max > 0 || self.options.skew_ms_max > 0)),
+        ];
+        for (fault, count) in weather {
+            *figures.faults.entry(fault).or_default() += count;
         }
-        *figures.rare.entry("frames").or_default() += network.frames;
+        figures.frames = network.frames;
     }
 }

@@ -1,11 +1,13 @@
 //! Frames under way between nodes, and the links that carry them.
 
 use super::network::{Flight, LinkId};
+use super::rare::Rare;
 use super::routing::{Way, way};
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Property, Violation};
 use bytes::BytesMut;
 use quorate_node::kernel::{Event, RequestId};
+use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, PeerRequest};
 use quorate_ring::wire::{FRAME_BYTES_MAX, Frame, take_frame};
 
@@ -72,7 +74,7 @@ impl World {
             Ok(Some(frame)) => frame,
             // Damaged, or cut short: the rest of the stream cannot be read.
             Ok(None) | Err(_) => {
-                self.trace.rare("damaged frames");
+                self.trace.rare(Rare::Damaged);
                 return self.break_link(flight.link);
             }
         };
@@ -88,12 +90,17 @@ impl World {
         };
         let message = decoded.map_err(|why| Violation::new(Property::Wire, None, format!("a frame: {why}")))?;
         let (sender, request) = (self.nodes[from].id, RequestId(frame.request));
-        self.say_frame(from, to, &message);
+        match &message {
+            Message::Request(message) => self.say_request(from, to, frame.request, message),
+            Message::Reply(message) => self.say_answer(from, to, frame.request, message),
+        }
+        self.count_frame(from, &message);
         let shards = self.nodes[to].shards.len() as u8;
         let incarnation = self.nodes[to].incarnation;
         let at = |shard: u8| ShardRef { node: to, incarnation, shard };
         match message {
             Message::Reply(message) => {
+                self.checks.check_page(&message)?;
                 let shard = request.shard();
                 if shard < shards {
                     return self.tell(at(shard), Event::PeerReply { from: sender, request, message });
@@ -115,18 +122,18 @@ impl World {
         Ok(())
     }
 
-    fn say_frame(&mut self, from: usize, to: usize, message: &Message) {
-        if !self.trace.tells() {
-            return;
-        }
-        let (key, text) = match message {
-            Message::Request(message) => super::tale::request(message, &self.keys),
-            Message::Reply(message) => super::tale::reply(message),
+    fn count_frame(&mut self, from: usize, message: &Message) {
+        let rare = match message {
+            Message::Request(PeerRequest::Coordinate(_)) => Rare::Forwarded,
+            Message::Reply(PeerReply::Refused(Refusal::HintsFull { .. })) => Rare::HintsFull,
+            Message::Reply(PeerReply::Refused(Refusal::NotReady)) => Rare::NotReady,
+            Message::Reply(PeerReply::Pulled(page)) if page.below_floor => Rare::BelowFloor,
+            Message::Reply(PeerReply::Pulled(page)) if page.more => Rare::PullPages,
+            Message::Reply(PeerReply::Synced(_)) if self.nodes[from].is_rebuilding() => Rare::SyncFromRebuilding,
+            Message::Reply(PeerReply::Synced(page)) if !page.done => Rare::SyncPages,
+            Message::Request(_) | Message::Reply(_) => return,
         };
-        let (from, to) = (self.nodes[from].id, self.nodes[to].id);
-        if let Some(text) = text {
-            self.trace.say(self.now_us, key, || format!("{from} -> {to}: {text}"));
-        }
+        self.trace.rare(rare);
     }
 
     /// Looks at a link, and comes back when there may be something new to see.
@@ -175,6 +182,7 @@ impl World {
         link.generation += 1;
         self.look_at(id, self.now_us + self.options.redial_us);
         let (dialler, peer) = (self.nodes[id.dialler].id, self.nodes[id.target].id);
+        self.trace.rare(Rare::LinkBroken);
         self.trace.say(self.now_us, None, || format!("the link of {dialler} to {peer} breaks"));
         self.tell_all(id.dialler, &Event::LinkDown { peer })
     }

@@ -1,5 +1,6 @@
 //! The world of a seed: virtual time, and everything that happens in it, one thing after the other.
 
+use super::clock::Walls;
 use super::heap::Heap;
 use super::keys::{Keys, topology};
 use super::load::Load;
@@ -80,8 +81,7 @@ pub struct World {
     pub trace: Trace,
     /// For nodes and their disks.
     pub rng: Rng,
-    /// The latest that any wall clock has shown.
-    pub wall_max_ms: u64,
+    pub walls: Walls,
 }
 
 impl World {
@@ -99,7 +99,7 @@ impl World {
             checks: Checks::new(&options),
             trace: Trace::new(story),
             rng: Rng::new(options.seed, stream::DISKS),
-            wall_max_ms: 0,
+            walls: Walls::new(usize::from(options.nodes), options.clock_drift_max_ms),
             now_us: 0,
             nodes,
             layout,
@@ -203,7 +203,7 @@ impl World {
         self.trace.say(self.now_us, None, || {
             format!("{id} starts as actor {actor}{}", if rebuilding { ", and rebuilds" } else { "" })
         });
-        self.checks.opened(index, &self.nodes[index], &self.keys, self.wall_max_ms)?;
+        self.checks.opened(index, &self.nodes[index], &self.keys, &self.walls)?;
         self.tell_all(index, &Event::Started)?;
         self.links_of_started(index);
         Ok(())
