@@ -10,10 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A bug is looked for in so many worlds.
 const SEEDS: u64 = 1_000;
 
+/// Most are found within a few seeds. These took more: a seed that found them once is tried first.
+const FOUND_LATE: &[(Bug, u64)] = &[(Bug::GcOwnDot, 471), (Bug::SyncKeepsStale, 131)];
+
 /// The first seed that finds a bug, and the promise that it broke.
 fn find(bug: Bug) -> Option<(u64, String)> {
     plant(Some(bug));
-    let found = (1..=SEEDS).find_map(|seed| {
+    let known = FOUND_LATE.iter().filter(|(late, _)| *late == bug).map(|(_, seed)| *seed);
+    let found = known.chain(1..=SEEDS).find_map(|seed| {
         let asked = Asked { seed, ..Asked::default() };
         run(&asked, Telling::Nothing).violation.map(|violation| (seed, violation.property.to_string()))
     });
