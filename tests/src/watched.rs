@@ -12,6 +12,8 @@ use tokio::task::JoinHandle;
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long Prometheus may be silent.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Watched {
     folder: tempfile::TempDir,
@@ -70,9 +72,16 @@ impl Watched {
         self.prometheus
     }
 
-    /// The value of an expression now.
+    /// The value of an expression now. On a machine that is busy Prometheus may take its time.
     pub fn query(&self, expression: &str) -> Vec<Sample> {
-        prometheus::query(self.prometheus, expression).unwrap_or_else(|error| panic!("{error}"))
+        let began = Instant::now();
+        loop {
+            match prometheus::query(self.prometheus, expression) {
+                Ok(samples) => return samples,
+                Err(error) if began.elapsed() > ANSWER_LIMIT => panic!("{error}"),
+                Err(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
     }
 
     /// Waits until `enough` is content with the value of an expression; what it was then.
