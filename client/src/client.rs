@@ -12,13 +12,13 @@ use crate::profile::Profile;
 use crate::scan::Scan;
 use crate::tls::client_config;
 use bytes::Bytes;
-use quorate_ring::id::{NodeId, OpId};
+use quorate_ring::id::{NodeId, OpId, Partition};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Bucket, Count, KEY_BYTES_MAX};
 use quorate_ring::version::Hlc;
 use quorate_ring::wire::client::{
-    Change, ClientReply, ClientRequest, NodeStatus, ReadAnswer, ReadRequest, Receipt, StatusRequest, Supersede,
-    WriteRequest,
+    Change, ClientReply, ClientRequest, NodeStatus, ReadAnswer, ReadRequest, Receipt, RepairRequest, StatusRequest,
+    Supersede, WriteRequest,
 };
 use quorate_ring::wire::failure::Refusal;
 use std::sync::Arc;
@@ -223,11 +223,29 @@ impl Client {
     /// What each node of the topology says of itself, in the order of their ids; answers that take longer than
     /// `patience` are left out.
     pub async fn status(&self, patience: Duration) -> Vec<(NodeId, Result<NodeStatus, LinkError>)> {
+        self.status_by(&ClientRequest::Status(StatusRequest {}), patience).await
+    }
+
+    /// Has every node pull and copy at once what it lacks, of all partitions or of one, and returns what each says of
+    /// itself. It is under way then, not done: `NodeStatus::repair` says how far it is, and to ask again does no harm.
+    pub async fn repair(
+        &self,
+        partition: Option<Partition>,
+        patience: Duration,
+    ) -> Vec<(NodeId, Result<NodeStatus, LinkError>)> {
+        self.status_by(&ClientRequest::Repair(RepairRequest { partition }), patience).await
+    }
+
+    async fn status_by(
+        &self,
+        request: &ClientRequest,
+        patience: Duration,
+    ) -> Vec<(NodeId, Result<NodeStatus, LinkError>)> {
         let until = Instant::now() + patience;
         let mut asked = JoinSet::new();
         for node in &self.layout().topology().nodes {
-            let (inner, node) = (Arc::clone(&self.inner), node.id);
-            asked.spawn(async move { (node, inner.status_of(node, until).await) });
+            let (inner, node, request) = (Arc::clone(&self.inner), node.id, request.clone());
+            asked.spawn(async move { (node, inner.status_of(node, &request, until).await) });
         }
         let mut answers = asked.join_all().await;
         answers.sort_by_key(|(node, _)| *node);
@@ -249,11 +267,11 @@ impl Client {
 }
 
 impl Inner {
-    async fn status_of(&self, node: NodeId, until: Instant) -> Result<NodeStatus, LinkError> {
+    async fn status_of(&self, node: NodeId, request: &ClientRequest, until: Instant) -> Result<NodeStatus, LinkError> {
         let left = until.saturating_duration_since(Instant::now());
         let link = self.links.link(node).map_err(|e| LinkError::Socket(e.to_string()))?;
         let lane = link.lane(left, true).await?;
-        match lane.ask(&ClientRequest::Status(StatusRequest {}), until).await {
+        match lane.ask(request, until).await {
             Ok(ClientReply::Status(status)) => Ok(status),
             Ok(ClientReply::Refused(refusal)) => Err(LinkError::Refused(refusal)),
             Ok(other) => Err(unexpected(&other)),

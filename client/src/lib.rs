@@ -61,7 +61,7 @@ pub use quorate_ring::placement::Layout;
 pub use quorate_ring::topology::{Conflict, Count, Durability, QuorumKind};
 pub use quorate_ring::version::{ContextToken, Dot, Hlc};
 pub use quorate_ring::wire::client::{
-    LogPage, NodeStatus, PeerStatus, ReadAnswer, Receipt, ScanPage, Sibling, Supersede,
+    LogPage, NodeStatus, PeerStatus, ReadAnswer, Receipt, RepairStatus, ScanPage, Sibling, Supersede,
 };
 pub use quorate_ring::wire::failure::{Doubt, Refusal};
 pub use scan::{Scan, ScanItem};

@@ -3,7 +3,9 @@
 //! A pull hands over the dots that a replica lacks, with their keys' present objects, from the log. Where the log was
 //! cut a full sync hands over the whole partition, page by page. It is as if one copied a library while books come and
 //! go: the catalogue of the first day (the first page's clock) is adopted only when the last shelf was copied, and what
-//! is handed in late for a shelf already copied is checked against that catalogue.
+//! is handed in late for a shelf already copied is checked against that catalogue. Which shelf it has come to is noted
+//! with each page, in the same batch (`sync_row`): a copy that is broken off by a restart goes on there, under its first
+//! catalogue.
 
 use crate::planted::{self, Bug};
 use crate::replica::{Place, Replica, Sync, corrupt, corrupt_record};
@@ -113,6 +115,7 @@ impl Replica {
         if self.syncs.get(&source).is_none_or(|sync| sync.actor != page.actor) {
             let sync = Sync { actor: page.actor, base: page.base.clone(), cursor: None };
             if self.syncs.insert(source, sync).is_some() {
+                self.stage_sync(store, source);
                 return Ok(false); // It took a new actor under way: what this page follows is not its any more.
             }
         }
@@ -137,9 +140,11 @@ impl Replica {
         self.drop_superseded(store, (from, upto), &clock, &theirs)?;
         if !page.done {
             self.syncs.get_mut(&source).expect("it was put there above").cursor = last;
+            self.stage_sync(store, source);
             return Ok(false);
         }
         self.syncs.remove(&source);
+        self.stage_sync(store, source);
         self.adopt(store, &base)?;
         Ok(true)
     }
@@ -174,6 +179,30 @@ impl Replica {
                 // Also one of a sync that a restart broke off, before anything in the log could bring it to mind.
                 if mine.is_tombstone() && (dropped || !self.erasable.contains_key(&place)) {
                     self.remind(store, &place, &mine);
+                }
+                from = Some(place);
+            }
+        }
+    }
+
+    /// After a restart in the middle of a copy: what was copied of tombstones, and is in no log yet, is brought to mind.
+    pub(crate) fn remind_of_copied<S: Storage>(
+        &mut self,
+        store: &mut Staged<S>,
+        upto: &Place,
+    ) -> Result<(), StorageError> {
+        let mut from = None;
+        loop {
+            let rows = self.objects_behind(store, from.as_ref(), Some(upto), OBJECT_PAGE_BYTES)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            for (key, record) in rows {
+                let named = parse_object_key(&key).map(|(_, bucket, key)| Place { bucket, key });
+                let place = named.ok_or_else(|| corrupt("read an object", "its key is short"))?;
+                let object = Object::decode(&record).map_err(corrupt_record)?;
+                if object.is_tombstone() && !self.erasable.contains_key(&place) {
+                    self.remind(store, &place, &object);
                 }
                 from = Some(place);
             }

@@ -2,10 +2,11 @@
 //!
 //! Unknown keys are refused with their line. Everything is checked once, here, and is a [`Config`] afterwards.
 
-use quorate_ring::id::BucketId;
+use quorate_ring::id::{BucketId, NodeId};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Node, Topology};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +66,9 @@ pub struct Settings {
     /// Client connections at the same time.
     #[arg(long, env = "QUORATE_CLIENT_CONNECTIONS_MAX", value_name = "COUNT")]
     pub client_connections_max: Option<usize>,
+    /// What pulls, full syncs and handoffs of this node may move in a second, in bytes; 0 for no limit.
+    #[arg(long, env = "QUORATE_REPAIR_BYTES_PER_SECOND", value_name = "BYTES")]
+    pub repair_bytes_per_second: Option<u64>,
     /// How long a shutdown waits for what is under way.
     #[arg(long, env = "QUORATE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
@@ -102,6 +106,10 @@ pub struct Config {
     pub metrics: bool,
     pub canary_bucket: Option<BucketId>,
     pub client_connections_max: usize,
+    /// 0 for no limit.
+    pub repair_bytes_per_second: u64,
+    /// Owners that a rebuilding node does not wait for. Never from a file: it holds for one run.
+    pub excused: BTreeSet<NodeId>,
     pub drain: Duration,
     pub log: String,
     pub log_format: LogFormat,
@@ -133,6 +141,21 @@ impl Config {
             Some(path) => Settings::read(path)?,
         };
         over.or(base).check()
+    }
+
+    /// Excuses other nodes by name: a rebuild does not wait for them.
+    pub fn excuse(&mut self, names: &[String]) -> Result<(), ConfigError> {
+        let topology = self.layout.topology();
+        for name in names {
+            let others = topology.nodes.iter().filter(|node| node.id != self.node.id);
+            let have: Vec<&str> = others.clone().map(|node| node.name.as_str()).collect();
+            let Some(other) = others.clone().find(|node| node.name == *name) else {
+                let expected = format!("another node of the topology ({})", have.join(", "));
+                return Err(ConfigError::Value { key: "excuse", expected, got: name.clone() });
+            };
+            self.excused.insert(other.id);
+        }
+        Ok(())
     }
 }
 
@@ -182,6 +205,7 @@ impl Settings {
             metrics: self.metrics.or(base.metrics),
             canary_bucket: self.canary_bucket.or(base.canary_bucket),
             client_connections_max: self.client_connections_max.or(base.client_connections_max),
+            repair_bytes_per_second: self.repair_bytes_per_second.or(base.repair_bytes_per_second),
             drain_seconds: self.drain_seconds.or(base.drain_seconds),
             log: self.log.or(base.log),
             log_format: self.log_format.or(base.log_format),
@@ -224,6 +248,8 @@ impl Settings {
                 1024,
                 (1, 65_536),
             )? as usize,
+            repair_bytes_per_second: self.repair_bytes_per_second.unwrap_or(32 * MIB),
+            excused: BTreeSet::new(),
             drain: Duration::from_secs(range("drain_seconds", self.drain_seconds, 10, (0, 600))?),
             log: self.log.unwrap_or_else(|| "info".to_string()),
             log_format: self.log_format.unwrap_or(LogFormat::Text),

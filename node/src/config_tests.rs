@@ -66,12 +66,30 @@ fn each_fault_says_where_and_what() {
         ("topology.toml", "nowhere.toml", "nowhere.toml: cannot be read"),
         ("inbox_bytes = 67_108_864", "inbox_bytes = 5", "inbox_bytes: expected 1048576 to"),
         ("canary_bucket = \"\"", "canary_bucket = \"x\"", "expected a bucket of the topology (default), got x"),
-        ("log_format = \"text\"", "log_format = \"xml\"", "line 54: unknown variant `xml`"),
+        ("log_format = \"text\"", "log_format = \"xml\"", "line 57: unknown variant `xml`"),
     ];
     for (from, to, said) in cases {
         let got = fault(from, to);
         assert!(got.contains(said), "{from} -> {to}: {got}");
     }
+}
+
+#[test]
+fn only_another_node_of_the_topology_can_be_excused() {
+    let (folder, path) = folder(DEFAULT_FILE);
+    let second = TOPOLOGY.replace(
+        "[[bucket]]",
+        "[[node]]\nid = 2\nname = \"n2\"\nclient_address = \"127.0.0.1:7002\"\n\
+        peer_address = \"127.0.0.1:7102\"\nrack = \"b\"\n[[bucket]]",
+    );
+    std::fs::write(folder.path().join("topology.toml"), second).unwrap();
+    let mut config = Config::load(Some(&path), Settings::default()).unwrap();
+    for name in ["n1", "n9"] {
+        let refused = config.excuse(&[name.to_string()]).unwrap_err().to_string();
+        assert!(refused.contains("excuse: expected another node of the topology (n2)"), "{refused}");
+    }
+    config.excuse(&["n2".to_string()]).unwrap();
+    assert_eq!(config.excused, BTreeSet::from([NodeId(2)]));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! An actor counts its dots and never gives one out twice. A folder that may have forgotten some of them, because it
 //! was lost, restored from a copy, or cut off while it was not fsynced, must not go on counting: it takes a new actor,
 //! and the node rebuilds from the other owners. So identity lies in two places, in the database and in a separately
-//! fsynced file, and names the folder by device and inode, which a copy does not share.
+//! fsynced file, and names the folder by its inode and the time of its birth, which a copy does not share. The number
+//! of its device is compared within one boot of the machine only: another boot may number devices in another order.
 
 use crate::storage::rocks::{Mode, OpenError, RocksStorage};
 use crate::storage::{MetaKey, Read, Row, Storage, StorageError, Table};
@@ -39,6 +40,7 @@ pub struct Opened {
     /// Why the folder took a new actor just now, if it did.
     pub forgot: Option<String>,
     folder: PathBuf,
+    boot: String,
 }
 
 /// What the start of a node is about.
@@ -86,7 +88,31 @@ struct Record {
     /// Texts, as TOML has no integers beyond 63 bits and file systems have inodes there.
     device: String,
     inode: String,
+    /// When the folder was made, in nanoseconds since 1970; empty where the file system does not say. Then the device
+    /// has to be the same in every boot.
+    #[serde(default)]
+    born: String,
+    /// The boot in which the device had this number.
+    #[serde(default)]
+    boot: String,
     rebuilding: bool,
+}
+
+impl Record {
+    /// Whether a folder that looks like `found` now is the one that was recorded, and no copy of it.
+    fn is_of(&self, found: &Fingerprint, boot: &str) -> bool {
+        let born_known = !self.born.is_empty();
+        let same_birth = !born_known || self.born == found.born;
+        let same_device = self.device == found.device || (born_known && self.boot != boot);
+        self.inode == found.inode && same_birth && same_device
+    }
+}
+
+/// What a folder keeps when it is renamed, and its copy does not have.
+struct Fingerprint {
+    device: String,
+    inode: String,
+    born: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,7 +153,14 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
     let unsynced = storage.get(Table::Meta, &MetaKey::Unsynced.encode())?.is_some();
     let forgot = why_forgotten(folder, (file.as_ref(), stored.as_ref()), unsynced, claim.boot)?;
     let identity = match (&forgot, &stored) {
-        (None, Some(record)) => identity(&database, record)?,
+        (None, Some(stored)) => {
+            let identity = identity(&database, stored)?;
+            let now = record(folder, identity, claim.boot)?;
+            if now != *stored || Some(&now) != file.as_ref() {
+                write_record(folder, &mut storage, &now)?; // The first start since this boot.
+            }
+            identity
+        }
         _ => take_actor(folder, &mut storage, claim, true)?,
     };
     let running = Running { boot: claim.boot.to_string() };
@@ -137,7 +170,7 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
         let key = MetaKey::Unsynced.encode().into();
         storage.commit(&[Row { table: Table::Meta, key, value: None }], true)?;
     }
-    Ok(Opened { identity, storage, forgot, folder: folder.to_path_buf() })
+    Ok(Opened { identity, storage, forgot, folder: folder.to_path_buf(), boot: claim.boot.to_string() })
 }
 
 /// Gives a folder a new actor, on purpose: after the machine, or its disk, was restored from an image.
@@ -152,7 +185,7 @@ impl Opened {
     /// The node has copied every partition from all other owners: it answers again.
     pub fn mark_joined(&mut self) -> Result<(), IdentityError> {
         self.identity.rebuilding = false;
-        write_record(&self.folder, &mut self.storage, &record(&self.folder, self.identity)?)
+        write_record(&self.folder, &mut self.storage, &record(&self.folder, self.identity, &self.boot)?)
     }
 
     /// The end of a run in which everything was written out.
@@ -175,9 +208,8 @@ fn why_forgotten(
     if file.actor != stored.actor {
         return Ok(Some(format!("{FILE} and the database do not belong together")));
     }
-    let (device, inode) = fingerprint(folder)?;
-    let is_here = |record: &Record| record.device == device && record.inode == inode;
-    if !is_here(file) || !is_here(stored) {
+    let found = fingerprint(folder)?;
+    if !file.is_of(&found, boot) || !stored.is_of(&found, boot) {
         return Ok(Some("the folder is a copy, or was restored from one".to_string()));
     }
     let path = folder.join(RUNNING);
@@ -199,7 +231,7 @@ fn take_actor(
 ) -> Result<Identity, IdentityError> {
     let actor = ActorId::new(claim.node, claim.random);
     let identity = Identity { node: claim.node, cluster: claim.cluster, actor, rebuilding };
-    write_record(folder, storage, &record(folder, identity)?)?;
+    write_record(folder, storage, &record(folder, identity, claim.boot)?)?;
     Ok(identity)
 }
 
@@ -211,8 +243,8 @@ fn write_record(folder: &Path, storage: &mut RocksStorage, record: &Record) -> R
     write_file(folder, FILE, &text)
 }
 
-fn record(folder: &Path, identity: Identity) -> Result<Record, IdentityError> {
-    let (device, inode) = fingerprint(folder)?;
+fn record(folder: &Path, identity: Identity, boot: &str) -> Result<Record, IdentityError> {
+    let Fingerprint { device, inode, born } = fingerprint(folder)?;
     Ok(Record {
         format: FORMAT,
         node: identity.node.0,
@@ -220,6 +252,8 @@ fn record(folder: &Path, identity: Identity) -> Result<Record, IdentityError> {
         actor: format!("{:016x}", identity.actor.0),
         device,
         inode,
+        born,
+        boot: boot.to_string(),
         rebuilding: identity.rebuilding,
     })
 }
@@ -263,10 +297,14 @@ fn parse(file: &Path, text: &str) -> Result<Record, IdentityError> {
     Err(malformed(format!("format {} is not known to this program; it knows format {FORMAT}", record.format)))
 }
 
-/// Device and inode: what a folder keeps when it is renamed, and its copy does not have.
-fn fingerprint(folder: &Path) -> Result<(String, String), IdentityError> {
+fn fingerprint(folder: &Path) -> Result<Fingerprint, IdentityError> {
     let metadata = fs::metadata(folder).map_err(|cause| io_error(folder, cause))?;
-    Ok((metadata.dev().to_string(), metadata.ino().to_string()))
+    let since_1970 = metadata.created().ok().and_then(|born| born.duration_since(std::time::UNIX_EPOCH).ok());
+    Ok(Fingerprint {
+        device: metadata.dev().to_string(),
+        inode: metadata.ino().to_string(),
+        born: since_1970.map_or(String::new(), |born| born.as_nanos().to_string()),
+    })
 }
 
 /// Makes a folder, and those above it, so that a power cut does not take it away again.

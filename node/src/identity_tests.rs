@@ -160,3 +160,36 @@ fn forgetting_on_purpose() {
     assert!(after.rebuilding && after.actor != before.actor);
     assert_eq!(open(&folder, claim(6)).unwrap().identity, after);
 }
+
+/// A folder whose record was changed, as it is found in another boot.
+fn found_with(change: impl FnOnce(&mut Record)) -> Option<String> {
+    let (_parent, folder, before) = made();
+    let mut opened = open(&folder, claim(2)).unwrap();
+    let mut record = record(&folder, before, "boot 1").unwrap();
+    change(&mut record);
+    write_record(&folder, &mut opened.storage, &record).unwrap();
+    opened.close().unwrap();
+    let opened = open(&folder, Claim { boot: "boot 2", ..claim(3) }).unwrap();
+    assert_eq!(opened.forgot.is_none(), opened.identity == before);
+    opened.forgot
+}
+
+#[test]
+fn devices_may_be_numbered_anew_by_another_boot_and_only_then() {
+    assert_eq!(found_with(|record| record.device = "another".to_string()), None);
+    let in_this_boot = |record: &mut Record| {
+        (record.device, record.boot) = ("another".to_string(), "boot 2".to_string());
+    };
+    assert!(found_with(in_this_boot).unwrap().contains("copy"));
+    let birth_unknown = |record: &mut Record| (record.device, record.born) = ("another".to_string(), String::new());
+    assert!(found_with(birth_unknown).unwrap().contains("copy"));
+    assert!(found_with(|record| record.born = "1".to_string()).unwrap().contains("copy"), "of another birth");
+    assert!(found_with(|record| record.inode = "1".to_string()).unwrap().contains("copy"), "of another inode");
+}
+
+#[test]
+fn the_number_of_the_device_is_noted_anew_in_each_boot() {
+    let (_parent, folder, _) = made();
+    open(&folder, Claim { boot: "boot 2", ..claim(2) }).unwrap().close().unwrap();
+    assert_eq!(read_file(&folder).unwrap().unwrap().boot, "boot 2");
+}

@@ -22,3 +22,4 @@ pub mod planted;
 pub mod replica;
 pub mod runtime;
 pub mod storage;
+mod sync_row;

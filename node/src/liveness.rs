@@ -12,6 +12,9 @@ const WINDOW: usize = 32;
 /// Pongs are never taken to come more evenly than this: a pause of the machine is no death.
 const DEVIATION_MIN: Duration = Duration::from_millis(100);
 
+/// Looks that have to find a peer silent before nothing more is waited for from it.
+const LOOKS_SILENT: u8 = 2;
+
 /// How a peer looks from here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum PeerState {
@@ -40,6 +43,8 @@ struct Link {
     last_pong: Option<Duration>,
     /// Between pongs.
     intervals: VecDeque<Duration>,
+    /// Looks in a row that found it down although it is linked.
+    looks_silent: u8,
 }
 
 /// Every peer, as this shard sees it.
@@ -116,6 +121,22 @@ impl Liveness {
         self.state(peer, now) != PeerState::Down
     }
 
+    /// To be asked once with every tick: the peers that are down by their silence, each once until it is up again. It
+    /// takes two looks in a row: of those that seem silent because this node itself stood still, pongs come between.
+    pub fn fallen_silent(&mut self, now: Duration) -> Vec<NodeId> {
+        let greeted: Vec<NodeId> = self.peers().filter(|peer| self.greeted(*peer)).collect();
+        let mut fallen = Vec::new();
+        for peer in greeted {
+            let down = self.state(peer, now) == PeerState::Down;
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            link.looks_silent = if down { link.looks_silent.saturating_add(1) } else { 0 };
+            if link.looks_silent == LOOKS_SILENT {
+                fallen.push(peer);
+            }
+        }
+        fallen
+    }
+
     /// How long since the last pong; none if there is no link.
     pub fn silence(&self, peer: NodeId, now: Duration) -> Option<Duration> {
         self.links.get(&peer)?.last_pong.map(|last| now.saturating_sub(last))
@@ -178,6 +199,20 @@ mod tests {
         assert!(suspect < down && down < 6_500, "suspect at {suspect}, down at {down}");
         liveness.on_pong(PEER, at(30_000));
         assert_eq!(liveness.state(PEER, at(30_000)), PeerState::Up);
+    }
+
+    #[test]
+    fn a_silent_peer_is_given_up_once_and_not_for_a_pause_of_our_own() {
+        let mut liveness = living(5_000);
+        let given_up: Vec<u64> =
+            (5_250..20_000).step_by(250).filter(|ms| !liveness.fallen_silent(at(*ms)).is_empty()).collect();
+        assert!(matches!(given_up[..], [once] if once <= 6_500), "given up at {given_up:?}");
+        // We stand still for ten seconds; its pongs come right after.
+        let mut liveness = living(5_000);
+        assert!(liveness.fallen_silent(at(5_250)).is_empty());
+        assert!(liveness.fallen_silent(at(15_250)).is_empty());
+        liveness.on_pong(PEER, at(15_260));
+        assert!((15_500..15_750).step_by(250).all(|ms| liveness.fallen_silent(at(ms)).is_empty()));
     }
 
     #[test]

@@ -41,7 +41,7 @@ enum Command {
     ///
     /// Exit status: 0 stopped as asked; 74 the disk failed; 75 the node had forgotten and rebuilds when started
     /// again; 78 the configuration, a certificate or the data folder is not as it has to be.
-    Run(Configured),
+    Run(RunArguments),
     /// Give the data folder a new actor, on purpose; the node then rebuilds from the other owners.
     ///
     /// To be done before the first start after the machine or its disk was restored from an image: such a node has
@@ -63,6 +63,19 @@ enum ConfigCommand {
 }
 
 #[derive(Args)]
+struct RunArguments {
+    /// Do not wait for this node (by name) while rebuilding: it is dead, and will not come back with its data.
+    ///
+    /// A node that may have forgotten answers only when it has copied everything from all other owners. Writes that
+    /// only its own lost disk and the excused node held are lost by this: readers at R = 1 and R = 2 may then get older
+    /// values, or none. Holds for this run; a node that answers is copied all the same. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    excuse: Vec<String>,
+    #[command(flatten)]
+    configured: Configured,
+}
+
+#[derive(Args)]
 struct Configured {
     /// Configuration file (TOML).
     #[arg(long, short, env = "QUORATE_CONFIG", value_name = "FILE")]
@@ -80,7 +93,7 @@ impl Configured {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Init(configured) => init(configured),
-        Command::Run(configured) => run_node(configured),
+        Command::Run(arguments) => run_node(arguments),
         Command::Forget(configured) => forget(configured),
         Command::Config { command: ConfigCommand::Check(configured) } => check(*configured),
         Command::Config { command: ConfigCommand::Default } => {
@@ -123,9 +136,10 @@ fn check(configured: Configured) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_node(configured: Configured) -> anyhow::Result<ExitCode> {
+fn run_node(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     machine::share_memory_between_threads();
-    let config = configured.load()?;
+    let mut config = arguments.configured.load()?;
+    config.excuse(&arguments.excuse)?;
     log_to_stderr(&config)?;
     match machine::raise_open_files() {
         Ok(files) => tracing::debug!(files, "files that may be open"),

@@ -206,6 +206,7 @@ pub struct Metrics {
     handed_off: Counter,
     pulled_dots: Counter,
     full_syncs: Counter,
+    misplaced: Counter,
     erased: Counter,
     canaries: Counter,
     peers: BTreeMap<NodeId, Peer>,
@@ -269,6 +270,7 @@ impl Metrics {
             handed_off: zero(counter!(HANDED_OFF)),
             pulled_dots: zero(counter!(PULLED_DOTS)),
             full_syncs: zero(counter!(FULL_SYNCS)),
+            misplaced: zero(counter!(MISPLACED)),
             erased: zero(counter!(ERASED)),
             canaries: zero(counter!(CANARIES)),
             peers: peers.map(|(id, name)| (id, Peer::new(&name))).collect(),
@@ -329,6 +331,7 @@ impl Metrics {
             Measure::HandedOff => self.handed_off.increment(1),
             Measure::Pulled { dots } => self.pulled_dots.increment(u64::from(dots)),
             Measure::FullSync => self.full_syncs.increment(1),
+            Measure::Misplaced { objects } => self.misplaced.increment(u64::from(objects)),
             Measure::Erased { objects } => self.erased.increment(u64::from(objects)),
         }
     }

@@ -51,6 +51,10 @@ pub struct Replica {
     pub(crate) floor: Context,
     /// Full syncs under way, by source.
     pub(crate) syncs: BTreeMap<NodeId, Sync>,
+    /// Sources that were copied to the end since this node may have forgotten.
+    pub(crate) copied: BTreeSet<NodeId>,
+    /// Under which actor this node copies: under another one it has forgotten, and starts afresh.
+    pub(crate) own: ActorId,
     pub(crate) erasable: BTreeMap<Place, Erasable>,
     /// Where the next look at them goes on.
     pub(crate) erase_from: Option<Place>,
@@ -74,7 +78,7 @@ impl Erasable {
 }
 
 /// A full sync from one source: see `anti_entropy`.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Sync {
     /// Whose state it is: a source that took a new actor is synced from the start.
     pub(crate) actor: ActorId,
@@ -102,6 +106,8 @@ impl Replica {
             clock: Clock::from_base(&floor),
             floor,
             syncs: BTreeMap::new(),
+            copied: BTreeSet::new(),
+            own: ActorId(0),
             erasable: BTreeMap::new(),
             erase_from: None,
         };

@@ -187,6 +187,36 @@ async fn links_come_back_after_a_peer_was_away() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_back_after_it_was_killed_resets_what_its_earlier_run_had() {
+    let (cluster, mut nodes) = three("");
+    nodes[1].kill();
+    nodes[1] = cluster.start(2);
+    // Without a reset the old connection would end by its silence.
+    let until = Instant::now() + Duration::from_secs(20);
+    while !nodes[0].log().contains("reset by peer") {
+        assert!(Instant::now() < until && !nodes[0].log().contains("timed out"), "{}", nodes[0].log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while nodes[0].metric("quorate_peer_up{peer=\"n2\"}") == 0.0 {
+        assert!(Instant::now() < until, "n1 does not notice that n2 is back:\n{}", nodes[0].log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_whose_owners_are_killed_does_not_wait_for_its_deadline() {
+    let (cluster, mut nodes) = three("");
+    let mut lane = client(&cluster, &nodes[0]).await;
+    lane.put("before", b"v").await.unwrap();
+    nodes[1].kill();
+    nodes[2].kill();
+    let told = lane.put("k", b"v").await.unwrap_err();
+    assert!(told.contains("OwnersFailed"), "{told}");
+    let told = lane.put("l", b"v").await.unwrap_err();
+    assert!(told.contains("Unavailable"), "{told}");
+}
+
 /// What `quorate-node run` says of a folder whose file was spoilt, and its exit status.
 fn refusal(spoil: impl FnOnce(&Cluster)) -> (Option<i32>, String) {
     let cluster = Cluster::new(3, 3, "");
@@ -236,6 +266,36 @@ fn the_configuration_can_be_checked_and_printed() {
     assert!(String::from_utf8_lossy(&checked.stdout).contains("n2 is node 2 of 3"), "{checked:?}");
     let printed = program().args(["config", "default"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&printed.stdout), quorate_node::config::DEFAULT_FILE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_node_of_one_identity_does_not_start_and_the_first_serves_on() {
+    let (cluster, nodes) = three("");
+    client(&cluster, &nodes[0]).await.put("k", b"v").await.unwrap();
+    // The folder of node 1 as it is now, and its configuration, elsewhere on the machine.
+    let twin = cluster.path().join("twin");
+    let copied = std::process::Command::new("cp").arg("-a").arg(cluster.path().join("n1")).arg(&twin).status();
+    assert!(copied.unwrap().success());
+    let twin = |admin: &str| {
+        let mut command = program();
+        command.args(["run", "--admin-address", admin, "--data"]).arg(&twin).arg("--config").arg(cluster.config(1));
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let (code, said) = twin("127.0.0.1:0");
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("is another node running there?"), "{said}");
+    assert!(said.contains("new actor"), "a copy goes on under the actor of the first: {said}");
+    let mut lane = client(&cluster, &nodes[0]).await;
+    assert_eq!(lane.get("k").await.unwrap(), [b"v"]);
+    lane.put("k", b"w").await.unwrap();
+    // Somebody else's folder is refused as it is.
+    let mut command = program();
+    command.args(["run", "--data"]).arg(cluster.path().join("n2")).arg("--config").arg(cluster.config(1));
+    let out = command.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(78), "{said}");
+    assert!(said.contains("is the data of node 2") && said.contains("and this is"), "{said}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use quorate_ring::id::{ClusterId, NodeId};
 use quorate_ring::wire::client::ClientReply;
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{Greet, PeerReply, PeerRequest};
-use quorate_ring::wire::{ALPN_CLIENT, ALPN_PEER, PROTOCOL_MINOR, server_name};
+use quorate_ring::wire::{ALPN_CLIENT, ALPN_PEER, ALPN_SYNC, PROTOCOL_MINOR, server_name};
 use real::certs::{Authority, Identity, Validity};
 use real::dial::{Caller, endpoint};
 use real::lane::name_of;
@@ -87,9 +87,11 @@ async fn every_cell_of_the_matrix_of_connections() {
     let other_cluster = nodes.issue(&server_name(ClusterId([9; 16]), NodeId(2)), Validity::Now);
     let itself = nodes.issue(&name_of(1), Validity::Now);
     // What is shown, on which plane, with which ALPN, and a word of what the caller is told; none: it is let in.
-    let matrix: [(&str, Plane, Option<&Identity>, &[u8], Option<&str>); 22] = [
+    let matrix: [(&str, Plane, Option<&Identity>, &[u8], Option<&str>); 24] = [
+        ("a node, to copy", Plane::Peer, Some(&good_node), ALPN_SYNC, None),
         ("a client", Plane::Client, Some(&good_client), ALPN_CLIENT, None),
         ("a node", Plane::Peer, Some(&good_node), ALPN_PEER, None),
+        ("a client, to copy", Plane::Peer, Some(&good_client), ALPN_SYNC, Some("UnknownIssuer")),
         ("no certificate", Plane::Client, None, ALPN_CLIENT, Some("no certificates")),
         ("no certificate", Plane::Peer, None, ALPN_PEER, Some("no certificates")),
         ("forged CA", Plane::Client, Some(&forged_client), ALPN_CLIENT, Some("BadSignature")),
@@ -124,7 +126,7 @@ async fn every_cell_of_the_matrix_of_connections() {
     }
     let refused =
         |plane| alone.node.metric(&format!("quorate_connections_refused_total{{plane=\"{plane}\",reason=\"tls\"}}"));
-    assert_eq!((refused("client"), refused("peer")), (8.0, 9.0));
+    assert_eq!((refused("client"), refused("peer")), (8.0, 10.0));
     assert_eq!(alone.attempt(Plane::Client, Some(&good_client), Plane::Client.alpn()).await, Ok(()));
 }
 

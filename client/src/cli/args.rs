@@ -101,6 +101,8 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Have the nodes get what they lack from each other now, and show how far they are
+    Repair(Repair),
     /// Write every record of a file (NDJSON or CSV, also gzipped); can be resumed
     Load(Load),
     /// Read every record of a file back and compare bytes
@@ -175,6 +177,19 @@ pub struct Resolve {
     /// Replace exactly what this context covers [default: all that is there now]
     #[arg(long, value_name = "HEX")]
     pub context: Option<ContextToken>,
+}
+
+#[derive(Args, Debug)]
+pub struct Repair {
+    /// Only this partition of the bucket, as `locate` numbers it
+    #[arg(long, value_name = "NUMBER")]
+    pub partition: Option<u16>,
+    /// Go on showing it until nothing is missing anywhere
+    #[arg(long)]
+    pub wait: bool,
+    /// Do not wait longer than this
+    #[arg(long, value_parser = duration, requires = "wait", value_name = "TIME")]
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -363,6 +378,7 @@ mod tests {
             "quorate load f.csv --key-field id --in-flight 0",
             "quorate check f.csv --key id --avoid-owner --node n1",
             "quorate get k -o xml",
+            "quorate repair --timeout 5s",
         ];
         for line in lines {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

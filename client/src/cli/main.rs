@@ -12,6 +12,7 @@ mod load;
 mod output;
 mod place;
 mod read;
+mod repair;
 mod resolve;
 mod session;
 mod status;
@@ -83,6 +84,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Locate { key } => place::locate(session, &key).await,
         Command::Ring => place::ring(session),
         Command::Bucket { command: BucketCommand::Ls } => place::buckets(session),
+        Command::Repair(repair) => repair::run(session, &repair).await,
         Command::Load(load) => load::run(session, load).await,
         Command::Bench(bench) => bench::run(session, *bench).await,
         Command::Check(check) => check::run(session, check).await,

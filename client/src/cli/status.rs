@@ -8,6 +8,7 @@ use crate::session::load_profile;
 use quorate_client::{
     BucketVerdict, Client, ConnectError, Layout, LinkError, NodeId, NodeStatus, PeerStatus, Profile, verdict,
 };
+use quorate_ring::wire::client::SourceStatus;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -124,6 +125,9 @@ fn print(common: &Common, layout: &Layout, answers: &Answers) -> Result<(), Fail
     output::bytes(table(&header, rows).as_bytes())?;
     let other = |s: &NodeStatus| s.epoch != layout.epoch().0;
     for (id, status) in answers {
+        if let Some(copied) = status.as_ref().ok().and_then(|status| copied(layout, status)) {
+            output::line(&format!("{} rebuilds: {copied}", output::node_name(layout, *id)))?;
+        }
         match status {
             Ok(status) if other(status) => {
                 let name = output::node_name(layout, *id);
@@ -227,7 +231,17 @@ fn node_json(layout: &Layout, id: NodeId, status: &Result<NodeStatus, LinkError>
     value
 }
 
-fn span(seconds: u64) -> String {
+/// How much a node that rebuilds has copied, and from whom.
+pub fn copied(layout: &Layout, status: &NodeStatus) -> Option<String> {
+    let source = |source: &SourceStatus| {
+        let name = output::node_name(layout, NodeId(source.node));
+        format!("{} of {} partitions from {name}", source.partitions_copied, source.partitions)
+    };
+    let sources: Vec<String> = status.repair.sources.iter().map(source).collect();
+    (!sources.is_empty()).then(|| sources.join(", "))
+}
+
+pub fn span(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7_199 => format!("{} min", seconds / 60),
@@ -236,7 +250,7 @@ fn span(seconds: u64) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     match count {
         0..=1_048_575 => format!("{} KiB", count >> 10),
         1_048_576..=10_737_418_239 => format!("{} MiB", count >> 20),

@@ -3,13 +3,14 @@
 use super::{Kernel, Now, shard_of};
 use crate::replica::Replica;
 use crate::storage::Storage;
-use quorate_ring::id::NodeId;
+use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::version::Clock;
 use quorate_ring::wire::client::{NodeStatus, PartitionStates, PeerStatus};
 use std::time::Duration;
 
 impl<S: Storage> Kernel<S> {
-    pub(super) fn status(&self, now: Now) -> NodeStatus {
+    /// What is said of repair may be about one partition only.
+    pub(super) fn status(&self, now: Now, repair_of: Option<Partition>) -> NodeStatus {
         let state = if self.draining {
             "draining"
         } else if self.config.rebuilding {
@@ -37,7 +38,8 @@ impl<S: Storage> Kernel<S> {
             log_entries: self.replicas.values().map(log_entries).sum(),
             erasable: self.replicas.values().map(|replica| replica.erasable.len() as u64).sum(),
             copies_needed: if self.config.rebuilding { self.copies_needed() } else { 0 },
-            copies_made: if self.config.rebuilding { self.repair.copies_made() } else { 0 },
+            copies_made: if self.config.rebuilding { self.copies_made() } else { 0 },
+            repair: self.repair_status(repair_of),
             ..NodeStatus::default()
         }
     }
@@ -107,6 +109,10 @@ impl<S: Storage> Kernel<S> {
             count(&mut to_write, if readers == 0 { 0 } else { writers }, owners.len());
         }
         (to_read, to_write)
+    }
+
+    fn copies_made(&self) -> u64 {
+        self.replicas.values().map(|replica| replica.copied.len() as u64).sum()
     }
 
     fn copies_needed(&self) -> u64 {

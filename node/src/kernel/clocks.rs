@@ -31,6 +31,8 @@ pub(super) struct Clocks {
     /// Peers that last said that they are rebuilding.
     rebuilding: BTreeSet<NodeId>,
     heard: BTreeMap<(NodeId, Partition), Clock>,
+    /// Peers that have told all of their clocks since they last greeted.
+    told_all: BTreeSet<NodeId>,
 }
 
 impl Clocks {
@@ -98,6 +100,7 @@ impl Clocks {
     /// A peer greets, before its first ping. Under a new actor it has forgotten what its earlier one had seen; returns
     /// whether that is so.
     pub(super) fn greeted_by(&mut self, peer: NodeId, actor: ActorId) -> bool {
+        self.told_all.remove(&peer);
         let renewed = self.actors.insert(peer, actor).is_some_and(|before| before != actor);
         if renewed {
             self.heard.retain(|(other, _), _| *other != peer);
@@ -138,6 +141,18 @@ impl Clocks {
         others.map(|owner| self.walls.get(owner).copied().unwrap_or(0)).min().unwrap_or(u64::MAX)
     }
 
+    /// A ping came with so many parts of clocks: with less than the most, it told all that there was to tell.
+    pub(super) fn pinged(&mut self, peer: NodeId, parts: usize) {
+        if parts < NEWS_MAX {
+            self.told_all.insert(peer);
+        }
+    }
+
+    /// Whether a peer has told all of its clocks since it last greeted.
+    pub(super) fn has_told_all(&self, peer: NodeId) -> bool {
+        self.told_all.contains(&peer)
+    }
+
     /// What a peer says it has seen of one actor.
     pub(super) fn hear(&mut self, peer: NodeId, news: &ClockNews) {
         self.heard.entry((peer, news.partition)).or_default().union_actor(news.actor, &news.seqs);
@@ -157,5 +172,14 @@ impl Clocks {
             settled = settled.iter().map(|(actor, seq)| (actor, seq.min(base(actor)))).collect();
         }
         settled
+    }
+
+    /// How many dots the other owners have, together, that `ours` lacks, as far as we have heard.
+    pub(super) fn missing(&self, me: NodeId, owners: &[NodeId], partition: Partition, ours: &Clock) -> u64 {
+        let mut theirs = Clock::new();
+        for clock in owners.iter().filter(|owner| **owner != me).filter_map(|owner| self.heard(*owner, partition)) {
+            theirs.union(clock);
+        }
+        theirs.lag(ours)
     }
 }

@@ -1,5 +1,6 @@
 //! The node's whole alphabet: what can happen to a shard, and what a shard can do.
 
+use super::exchange::PAGE_BYTES_MAX;
 use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::placement::Layout;
@@ -171,6 +172,8 @@ pub enum Measure {
     Pulled { dots: u32 },
     /// A partition was copied from another owner.
     FullSync,
+    /// A peer sent objects that have no place in what was asked for; they were not taken.
+    Misplaced { objects: u32 },
     /// Settled tombstones and expired objects went.
     Erased { objects: u32 },
     /// A peer's clock is this far ahead of ours (negative: behind).
@@ -229,7 +232,8 @@ pub enum Outcome {
     Error,
 }
 
-/// What a shard reads once it holds a row of the store: kept here so that the runtime can size its inbox by bytes.
+/// What an event costs, in bytes: those that it brings, or those of the page that it asks for. Kept here so that the
+/// runtime can size its inbox and its batches.
 pub fn weight(event: &Event) -> usize {
     const FIXED: usize = 256;
     let bytes = |b: &Bytes| b.len();
@@ -239,6 +243,8 @@ pub fn weight(event: &Event) -> usize {
             Event::PeerRequest { message: PeerRequest::Coordinate(c), .. } => change_bytes(&c.write),
             Event::PeerRequest { message: PeerRequest::Replicate(r), .. } => bytes(&r.object) + bytes(&r.key),
             Event::PeerRequest { message: PeerRequest::StoreHint(h), .. } => bytes(&h.replicate.object),
+            Event::PeerRequest { message: PeerRequest::Pull(p), .. } => p.bytes_max.min(PAGE_BYTES_MAX) as usize,
+            Event::PeerRequest { message: PeerRequest::Sync(s), .. } => s.bytes_max.min(PAGE_BYTES_MAX) as usize,
             Event::PeerReply { message: PeerReply::Fetched(f), .. } => bytes(&f.object),
             Event::PeerReply { message: PeerReply::Pulled(p), .. } => p.objects.iter().map(|o| bytes(&o.object)).sum(),
             Event::PeerReply { message: PeerReply::Synced(p), .. } => p.records.iter().map(|r| bytes(&r.object)).sum(),

@@ -210,7 +210,7 @@ impl<S: Storage> Kernel<S> {
             next = [&last[..], &[0]].concat();
         }
         for (row, value) in rows {
-            if sent == UNDER_WAY_MAX {
+            if sent == UNDER_WAY_MAX || !self.repair.pace.allows(now.mono) {
                 next = row.to_vec();
                 break;
             }
@@ -219,6 +219,7 @@ impl<S: Storage> Kernel<S> {
             }
             let (_, _, bucket, key) = parse_hint_key(&row).ok_or_else(|| corrupt("read a hint", "its key is short"))?;
             let record = HintRecord::decode(&value).map_err(corrupt_record)?;
+            self.repair.pace.spend(row.len() + value.len());
             let dots: Vec<Dot> = record.dots.iter().copied().collect();
             let message = PeerRequest::Replicate(Replicate {
                 epoch: self.layout.epoch(),

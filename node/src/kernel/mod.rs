@@ -8,11 +8,14 @@ mod account;
 mod ages;
 mod canary;
 mod clocks;
+mod collect;
 mod event;
+mod exchange;
 mod hints;
 mod late;
 mod logs;
 mod operations;
+mod pace;
 mod peers;
 mod reads;
 mod repair;
@@ -30,6 +33,7 @@ use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
 use ages::Ages;
 use canary::Canary;
 use clocks::Clocks;
+use exchange::PAGE_BYTES;
 use hints::Hints;
 use late::LatePuts;
 use operations::Operation;
@@ -40,8 +44,8 @@ use quorate_ring::version::Hlc;
 use quorate_ring::wire::client::{ClientReply, ClientRequest};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, Replicated};
-use repair::{PAGE_BYTES_MAX, Repair};
-use std::collections::BTreeMap;
+use repair::Repair;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +61,8 @@ pub struct ShardConfig {
     pub seed: u64,
     /// The node may have forgotten: it takes replicated writes, and neither reads nor mints.
     pub rebuilding: bool,
+    /// Owners that a rebuilding node does not wait for, on an operator's word: what only they hold may be missed.
+    pub excused: BTreeSet<NodeId>,
     pub ping_every: Duration,
     /// Phi from which a peer is taken for down.
     pub phi_threshold: f64,
@@ -74,6 +80,8 @@ pub struct ShardConfig {
     pub measured: bool,
     /// The bucket of the canary, if there is to be one.
     pub canary: Option<BucketId>,
+    /// What pulls, full syncs and handoffs of this shard may move in a second, about; 0 for no limit.
+    pub repair_bytes_per_second: u64,
 }
 
 impl ShardConfig {
@@ -86,15 +94,17 @@ impl ShardConfig {
             shards: 1,
             seed,
             rebuilding: false,
+            excused: BTreeSet::new(),
             ping_every: Duration::from_millis(250),
             phi_threshold: 8.0,
             read_patience: Duration::from_millis(100),
             operations_max: 16_384,
             clock_drift_max: Duration::from_secs(60),
             hint_bytes_max: 256 * 1024 * 1024,
-            page_bytes: PAGE_BYTES_MAX,
+            page_bytes: PAGE_BYTES,
             measured: true,
             canary: None,
+            repair_bytes_per_second: 0,
         }
     }
 }
@@ -150,6 +160,8 @@ pub struct Kernel<S: Storage> {
     hlc: Hlc,
     /// Above every timestamp that this node gave out; in the store.
     hlc_mark: Hlc,
+    /// When it was last asked for something.
+    busy: Duration,
     draining: bool,
     disk_reserve: bool,
     /// A peer remembers more of this actor than we do: only a new actor may go on.
@@ -175,7 +187,7 @@ impl<S: Storage> Kernel<S> {
             replicas: BTreeMap::new(),
             liveness,
             clocks: Clocks::default(),
-            repair: Repair::default(),
+            repair: Repair::new(config.repair_bytes_per_second),
             hints: Hints::default(),
             late: LatePuts::default(),
             ages: Ages::default(),
@@ -187,6 +199,7 @@ impl<S: Storage> Kernel<S> {
             sync: false,
             hlc: hlc_mark,
             hlc_mark,
+            busy: Duration::ZERO,
             draining: false,
             disk_reserve: false,
             forgotten: false,
@@ -203,7 +216,8 @@ impl<S: Storage> Kernel<S> {
         for (partition, list) in layout.partitions() {
             let mine = list.is_owner(self.config.node) && shard_of(partition, self.config.shards) == self.config.shard;
             if mine && !self.replicas.contains_key(&partition) {
-                let replica = Replica::load(&self.store, partition)?;
+                let mut replica = Replica::load(&self.store, partition)?;
+                replica.load_syncs(&mut self.store, self.config.actor, self.config.rebuilding)?;
                 self.clocks.track(partition, replica.clock());
                 self.replicas.insert(partition, replica);
             }
@@ -303,6 +317,9 @@ impl<S: Storage> Kernel<S> {
         message: ClientRequest,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
+        if !matches!(message, ClientRequest::Status(_)) {
+            self.busy = now.mono;
+        }
         let answer = match message {
             ClientRequest::Write(write) => return self.write(now, origin, arrived, write, effects),
             ClientRequest::Read(read) => return self.read(now, origin, arrived, &read, effects),
@@ -314,7 +331,11 @@ impl<S: Storage> Kernel<S> {
                 Ok(page) => ClientReply::LogPage(page),
                 Err(refusal) => ClientReply::Refused(refusal),
             },
-            ClientRequest::Status(_) => ClientReply::Status(self.status(now)),
+            ClientRequest::Status(_) => ClientReply::Status(self.status(now, None)),
+            ClientRequest::Repair(repair) => {
+                self.repair_at_once(now, repair.partition, effects)?;
+                ClientReply::Status(self.status(now, repair.partition))
+            }
             ClientRequest::Hello(_) | ClientRequest::Cancel(_) => {
                 ClientReply::Refused(Refusal::Malformed("hello comes first, and once".to_string()))
             }

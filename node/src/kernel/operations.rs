@@ -1,8 +1,8 @@
 //! Requests under way, by number: carrying out what the coordinators decide, and answering whoever waits.
 
+use super::exchange::{Exchange, PAGE_PATIENCE};
 use super::hints::HANDOFF_PATIENCE;
 use super::late::measure_ack;
-use super::repair::{Exchange, PAGE_PATIENCE};
 use super::{Asked, Effect, Kernel, Measure, Now, RequestId, SEED_MASK, Timer};
 use crate::coordinator::get::Get;
 use crate::coordinator::plan::{ReadPlan, WritePlan};
@@ -284,6 +284,19 @@ impl<S: Storage> Kernel<S> {
 
     pub(super) fn link_down(&mut self, now: Now, peer: NodeId, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         self.liveness.on_link_down(peer);
+        self.give_up_on(now, peer, effects)
+    }
+
+    /// Peers that died without a word: what can no longer succeed without them ends now, and not at its deadline.
+    pub(super) fn give_up_on_the_silent(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        for peer in self.liveness.fallen_silent(now.mono) {
+            self.give_up_on(now, peer, effects)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing that was asked of a peer is waited for any more. It may have been done all the same.
+    fn give_up_on(&mut self, now: Now, peer: NodeId, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         let numbers: Vec<u64> = self.operations.keys().copied().collect();
         for number in numbers {
             let Some(mut operation) = self.operations.remove(&number) else { continue };

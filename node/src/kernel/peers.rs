@@ -15,6 +15,11 @@ use quorate_ring::wire::peer::{
 };
 use std::time::Duration;
 
+/// A shard that nobody asked for anything in this time is quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(5);
+/// So much rarer are the pings of a quiet shard.
+const QUIET_PINGS: u32 = 2;
+
 impl<S: Storage> Kernel<S> {
     pub(super) fn peer_request(
         &mut self,
@@ -25,6 +30,9 @@ impl<S: Storage> Kernel<S> {
         message: PeerRequest,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StorageError> {
+        if !matches!(message, PeerRequest::Greet(_) | PeerRequest::Ping(_)) {
+            self.busy = now.mono;
+        }
         let answer = match message {
             PeerRequest::Greet(greet) => self.greeted_by(now, from, &greet),
             PeerRequest::Ping(ping) => Ok(self.pinged_by(now, from, &ping, effects)),
@@ -96,6 +104,7 @@ impl<S: Storage> Kernel<S> {
     pub(super) fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         self.note_ages(now);
         self.late.forget_old(now.mono);
+        self.give_up_on_the_silent(now, effects)?;
         self.repair_tick(now, effects)?;
         self.hand_off(now, effects)?;
         self.canary_tick(now, effects)?;
@@ -110,8 +119,14 @@ impl<S: Storage> Kernel<S> {
             let operation = self.number();
             self.send_all(operation, vec![(peer, ping)], effects);
         }
-        effects.push(Effect::Arm { timer: Timer::Tick, after: self.config.ping_every });
+        let after = if self.quiet(now) { QUIET_PINGS * self.config.ping_every } else { self.config.ping_every };
+        effects.push(Effect::Arm { timer: Timer::Tick, after });
         Ok(())
+    }
+
+    /// Nobody has asked for anything for a while, and there is nothing to repair: pings may be rarer.
+    fn quiet(&self, now: Now) -> bool {
+        now.mono.saturating_sub(self.busy) > QUIET_AFTER && self.repair.is_idle() && !self.config.rebuilding
     }
 
     fn greet(&mut self, now: Now, peer: NodeId, effects: &mut Vec<Effect>) {
@@ -184,6 +199,7 @@ impl<S: Storage> Kernel<S> {
                 self.note_clock(now, from, news.partition);
             }
         }
+        self.clocks.pinged(from, ping.clocks.len());
         self.clocks.hear_wall(from, ping.wall_ms);
         measure_offset(now, from, ping.wall_ms, effects);
         PeerReply::Pong(Pong { number: ping.number, wall_ms: now.wall_ms, rebuilding: self.config.rebuilding })

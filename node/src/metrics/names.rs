@@ -76,6 +76,7 @@ metrics! {
     Counter READ_REPAIRS = "quorate_read_repairs_total" [], "Owners that a read found behind, and that were sent the union.";
     Counter PULLED_DOTS = "quorate_pulled_dots_total" [], "Writes that pulls from other owners brought in.";
     Counter FULL_SYNCS = "quorate_full_syncs_total" [], "Partitions copied whole from another owner.";
+    Counter MISPLACED = "quorate_misplaced_objects_total" [], "Objects of a pull or full sync that were not asked for, and were not taken.";
     Gauge COPIES_NEEDED = "quorate_rebuilding_copies_needed" [], "Copies of partitions that the node has to make before it has rebuilt; 0 while it does not rebuild.";
     Gauge COPIES_MADE = "quorate_rebuilding_copies_made" [], "Copies of partitions that a rebuilding node has made.";
     Counter SET_ASIDE = "quorate_set_aside_total" [], "Concurrent writes that reads of lww buckets did not show.";

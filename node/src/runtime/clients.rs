@@ -54,6 +54,7 @@ fn op_of(message: &ClientRequest) -> Option<Op> {
         | ClientRequest::Scan(_)
         | ClientRequest::Log(_)
         | ClientRequest::Status(_)
+        | ClientRequest::Repair(_)
         | ClientRequest::Cancel(_) => None,
     }
 }
@@ -109,7 +110,8 @@ impl Session<'_> {
             | ClientRequest::Read(_)
             | ClientRequest::Scan(_)
             | ClientRequest::Log(_)
-            | ClientRequest::Status(_) => {
+            | ClientRequest::Status(_)
+            | ClientRequest::Repair(_) => {
                 let op = op_of(&message);
                 let passed = self.exchange.router.client(self.id, request, arrived, message);
                 passed.or_else(|full| {

@@ -2,7 +2,11 @@
 
 use super::tls::Tls;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use ring::hmac;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +34,7 @@ impl Plane {
         }
     }
 
-    /// Bytes that the other side may send ahead of what was read, on a connection. There is one stream on it.
+    /// Bytes that the other side may send ahead of what was read, on a connection. There is one lane on it.
     fn receive_window(self) -> u32 {
         match self {
             Plane::Client => 1024 * 1024,
@@ -69,6 +73,56 @@ impl Plane {
     }
 }
 
+/// The two lanes to a peer, each on a connection of its own, so that a heavy sync does not delay an ack.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum PeerLane {
+    /// Acks, heartbeats, and what a client waits for.
+    Main,
+    /// What nobody waits for.
+    Sync,
+}
+
+impl PeerLane {
+    pub fn other(self) -> Self {
+        match self {
+            PeerLane::Main => PeerLane::Sync,
+            PeerLane::Sync => PeerLane::Main,
+        }
+    }
+}
+
+/// Of pages that were sent and not read yet.
+const SYNC_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Dials peers.
+#[derive(Clone, Debug)]
+pub struct PeerDialler {
+    endpoint: Endpoint,
+    main: ClientConfig,
+    sync: ClientConfig,
+}
+
+impl PeerDialler {
+    fn new(endpoint: Endpoint, tls: &Tls) -> Result<Self, EndpointError> {
+        let config = |crypto: &Arc<rustls::ClientConfig>, window| -> Result<ClientConfig, EndpointError> {
+            let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto.clone())?));
+            config.transport_config(Arc::new(transport(Plane::Peer, window, 0)));
+            Ok(config)
+        };
+        let main = config(&tls.peer_client, Plane::Peer.receive_window())?;
+        let sync = config(&tls.sync_client, SYNC_WINDOW_BYTES)?;
+        Ok(Self { endpoint, main, sync })
+    }
+
+    pub fn dial(&self, lane: PeerLane, address: SocketAddr, name: &str) -> Result<Connecting, ConnectError> {
+        let config = match lane {
+            PeerLane::Main => &self.main,
+            PeerLane::Sync => &self.sync,
+        };
+        self.endpoint.connect_with(config.clone(), address, name)
+    }
+}
+
 /// Why the node does not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
@@ -80,29 +134,57 @@ pub enum EndpointError {
 
 /// Listens for clients.
 pub fn client_plane(address: SocketAddr, tls: &Tls) -> Result<Endpoint, EndpointError> {
-    listen(Plane::Client, address, server_config(Plane::Client, tls.client_server.clone())?)
+    listen(Plane::Client, address, &tls.reset_key, server_config(Plane::Client, tls.client_server.clone())?)
 }
 
 /// Listens for peers, and dials them from the same port.
-pub fn peer_plane(address: SocketAddr, tls: &Tls) -> Result<Endpoint, EndpointError> {
-    let mut endpoint = listen(Plane::Peer, address, server_config(Plane::Peer, tls.peer_server.clone())?)?;
-    let crypto = QuicClientConfig::try_from(tls.peer_client.clone())?;
-    let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(Plane::Peer, 0)));
-    endpoint.set_default_client_config(config);
-    Ok(endpoint)
+pub fn peer_plane(address: SocketAddr, tls: &Tls) -> Result<(Endpoint, PeerDialler), EndpointError> {
+    let config = server_config(Plane::Peer, tls.peer_server.clone())?;
+    let endpoint = listen(Plane::Peer, address, &tls.reset_key, config)?;
+    let dialler = PeerDialler::new(endpoint.clone(), tls)?;
+    Ok((endpoint, dialler))
 }
 
-fn listen(plane: Plane, address: SocketAddr, config: ServerConfig) -> Result<Endpoint, EndpointError> {
+/// A datagram of a connection that an earlier run had is answered by a reset, which the other side can believe: the
+/// key is the same in every run. So who was connected to a node that was killed learns of it when it is back.
+fn listen(
+    plane: Plane,
+    address: SocketAddr,
+    reset_key: &hmac::Key,
+    config: ServerConfig,
+) -> Result<Endpoint, EndpointError> {
     let bind = |cause| EndpointError::Bind { plane, address, cause };
     let socket = UdpSocket::bind(address).map_err(bind)?;
-    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime)).map_err(bind)
+    let mut endpoint = EndpointConfig::new(Arc::new(reset_key.clone()));
+    endpoint.cid_generator(|| Box::new(RandomIds));
+    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)).map_err(bind)
+}
+
+/// Connection ids that say nothing. Those of an earlier run look as good as our own.
+struct RandomIds;
+
+const ID_BYTES: usize = 8;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0; ID_BYTES];
+        getrandom::fill(&mut id).expect("the operating system gives random numbers");
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 fn server_config(plane: Plane, tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, EndpointError> {
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config
-        .transport_config(Arc::new(transport(plane, 1)))
+        .transport_config(Arc::new(transport(plane, plane.receive_window(), 1)))
         .migration(false)
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BYTES_MAX)
@@ -111,8 +193,8 @@ fn server_config(plane: Plane, tls: Arc<rustls::ServerConfig>) -> Result<ServerC
 }
 
 /// `lanes`: streams that the other side may open.
-fn transport(plane: Plane, lanes: u32) -> TransportConfig {
-    let window = VarInt::from_u32(plane.receive_window());
+fn transport(plane: Plane, receive_window: u32, lanes: u32) -> TransportConfig {
+    let window = VarInt::from_u32(receive_window);
     let idle = IdleTimeout::try_from(plane.idle_timeout()).expect("seconds fit");
     let mut config = TransportConfig::default();
     config

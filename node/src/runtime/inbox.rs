@@ -16,6 +16,9 @@ const BATCH_EVENTS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Of each batch, so many events are left to repair, however busy the clients are.
 const BATCH_REPAIR_MIN: usize = 16;
+/// And of repair so many bytes, of a batch that others wait for, and of one of its own.
+const BATCH_REPAIR_BYTES_BUSY: usize = 64 * 1024;
+const BATCH_REPAIR_BYTES_ALONE: usize = 1024 * 1024;
 /// Work of clients that would wait behind something older than this is refused.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -203,7 +206,8 @@ impl Inbox {
         let room = (BATCH_EVENTS_MAX - BATCH_REPAIR_MIN).saturating_sub(batch.len());
         take(&mut state.work, room, &mut left, batch);
         let room = BATCH_EVENTS_MAX - batch.len();
-        take(&mut state.repair, room, &mut left.max(1), batch);
+        let mut left = if batch.is_empty() { BATCH_REPAIR_BYTES_ALONE } else { BATCH_REPAIR_BYTES_BUSY };
+        take(&mut state.repair, room, &mut left, batch);
         drop(state);
         self.room.notify_waiters();
         Drained::Batch

@@ -57,6 +57,16 @@ fn repair_is_not_starved_by_clients() {
 }
 
 #[test]
+fn one_page_of_repair_at_a_time_goes_into_a_batch_that_clients_wait_for() {
+    let inbox = Inbox::new(1 << 20);
+    let page = || replicate(Purpose::Handoff, BATCH_REPAIR_BYTES_BUSY);
+    (0..8).for_each(|_| inbox.try_deliver(page()).unwrap());
+    inbox.offer(client(1)).unwrap();
+    assert_eq!(drained(&inbox), [Class::Work, Class::Repair]);
+    assert_eq!(drained(&inbox).len(), 7, "nobody else waits");
+}
+
+#[test]
 fn a_full_inbox_refuses_clients_and_still_takes_peers_and_timers() {
     let inbox = Inbox::new(2_000);
     let taken = (0..100).take_while(|i| inbox.offer(client(*i)).is_ok()).count();

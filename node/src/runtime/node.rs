@@ -21,6 +21,7 @@ use crate::metrics::{Disk, Metrics};
 use crate::storage::StorageError;
 use metrics_exporter_prometheus::BuildError;
 use quinn::{Endpoint, VarInt};
+use quorate_ring::id::NodeId;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -113,6 +114,7 @@ pub async fn run(config: &Config) -> Result<Ended, NodeError> {
     if let Some(why) = &opened.forgot {
         tracing::warn!(why, actor = %opened.identity.actor, "this folder may have forgotten: new actor, rebuilding");
     }
+    tell_what_is_excused(config, opened.identity.rebuilding);
     let (news_sender, news) = mpsc::channel(NEWS_MAX);
     let shards = Shards::prepare(config, Clock::start())?;
     let mut node = Node::start(config, &tls, opened, shards, news_sender).await?;
@@ -124,6 +126,21 @@ pub async fn run(config: &Config) -> Result<Ended, NodeError> {
     );
     let end = node.watch(config, news, &mut stop).await?;
     node.end(config, end, &mut stop).await
+}
+
+/// Says what an operator's excuse may cost, or that there is nothing to excuse.
+fn tell_what_is_excused(config: &Config, rebuilding: bool) {
+    let name = |id: &NodeId| config.layout.topology().node(*id).map_or_else(|| id.to_string(), |n| n.name.clone());
+    let excused = config.excused.iter().map(name).collect::<Vec<_>>().join(", ");
+    match (excused.is_empty(), rebuilding) {
+        (true, _) => {}
+        (false, true) => tracing::warn!(
+            excused,
+            "rebuilding without these nodes, unless they answer: what only they and the lost disk of this node held is \
+             lost, also if it was acknowledged by W = 2; should they come back with their data, it is found again"
+        ),
+        (false, false) => tracing::info!(excused, "this node is not rebuilding: there is nothing to excuse"),
+    }
 }
 
 /// SIGTERM and SIGINT.
@@ -191,6 +208,8 @@ impl Shards {
                 rebuilding: identity.rebuilding,
                 measured: config.metrics,
                 canary: config.canary_bucket,
+                excused: config.excused.clone(),
+                repair_bytes_per_second: config.repair_bytes_per_second.div_ceil(u64::from(config.shards)),
                 ..ShardConfig::new(identity.node, identity.actor, machine::random()?)
             };
             let storage = Timed::new(opened.storage.clone(), self.metrics.clone());
@@ -243,7 +262,7 @@ impl Node {
         let address = config.admin_address;
         let listener = TcpListener::bind(address).await.map_err(|cause| NodeError::Admin { address, cause })?;
         let clients = client_plane(config.node.client_address, tls)?;
-        let peer = peer_plane(config.node.peer_address, tls)?;
+        let (peer, dialler) = peer_plane(config.node.peer_address, tls)?;
         let threads = shards.start(config, &opened, &news)?;
         let tunables = ShardConfig::new(config.node.id, opened.identity.actor, 0);
         shards.metrics.limits(tls.expires_s, tunables.hint_bytes_max);
@@ -258,7 +277,7 @@ impl Node {
         serving.spawn(accept(clients.clone(), Plane::Client, client_door.clone(), exchange.clone(), clients::serve));
         serving.spawn(accept(peer.clone(), Plane::Peer, peer_door.clone(), exchange.clone(), peers::serve));
         for other in nodes.iter().filter(|other| other.id != config.node.id) {
-            dialling.spawn(peers::keep_dialling(exchange.clone(), peer.clone(), other.clone()));
+            dialling.spawn(peers::keep_dialling(exchange.clone(), dialler.clone(), other.clone()));
         }
         Ok(Self {
             opened,
@@ -356,7 +375,7 @@ impl Node {
             }
             Reason::StorageFailed(error) => {
                 tracing::error!(%error, data = %config.data.display(), "the disk failed; nothing is acknowledged any more. \
-                    Check the disk; then start the node again, which reads back what was acknowledged");
+                    Check the disk, and that it has room; then start the node again, which reads back what was acknowledged");
                 self.leave("the disk of this node failed; ask another").await;
                 self.stop_shards().await;
                 Ok(Ended::StorageFailed(error))

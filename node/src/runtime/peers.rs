@@ -1,22 +1,24 @@
 //! The peer plane: this node dials every other one, and answers those that dial it.
 
 use super::close::{Close, CloseCode};
-use super::endpoint::Plane;
-use super::lane::{LaneReader, LaneSender};
+use super::endpoint::{PeerDialler, PeerLane, Plane};
+use super::lane::{LaneReader, LaneSender, LaneWriter};
 use super::machine;
 use super::plane::{End, Exchange, finish, lane};
 use super::switchboard::PEER_QUEUE_BYTES;
 use super::tls::peer_of;
 use crate::kernel::{Event, RequestId};
-use quinn::{Connection, Endpoint};
+use quinn::Connection;
+use quinn::crypto::rustls::HandshakeData;
 use quorate_ring::id::NodeId;
 use quorate_ring::topology::Node;
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, PeerRequest};
-use quorate_ring::wire::{FRAME_BYTES_MAX, Frame, server_name};
+use quorate_ring::wire::{ALPN_SYNC, FRAME_BYTES_MAX, Frame, server_name};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A dial that is not answered in this time has failed.
@@ -45,17 +47,31 @@ fn identify(exchange: &Exchange, connection: &Connection) -> Result<NodeId, Clos
     peer_of(leaf, topology, exchange.own).map_err(|e| Close::new(CloseCode::WrongNode, e.to_string()))
 }
 
+/// Which of its two lanes a peer opened, by what was agreed on in the handshake.
+fn lane_of(connection: &Connection) -> PeerLane {
+    let agreed = connection.handshake_data().and_then(|any| any.downcast::<HandshakeData>().ok());
+    match agreed.and_then(|data| data.protocol) {
+        Some(alpn) if alpn == ALPN_SYNC => PeerLane::Sync,
+        Some(_) | None => PeerLane::Main,
+    }
+}
+
 async fn answer(exchange: &Exchange, peer: NodeId, connection: &Connection) -> Result<End, End> {
-    let (send, receive) = lane(connection).await?;
+    let which = lane_of(connection);
+    let (send, receive) = match which {
+        PeerLane::Main => lane(connection).await?,
+        // The other side sees to it that it stands, and has nothing to say on it before there is something to repair.
+        PeerLane::Sync => connection.accept_bi().await?,
+    };
     let (sender, writer) = LaneSender::new(send, PEER_QUEUE_BYTES, exchange.board.peer_queues.clone());
     let reader = LaneReader::new(receive, FRAME_BYTES_MAX, exchange.budget.clone());
-    exchange.board.peer_began(peer, sender.clone(), connection.clone());
-    tracing::info!(%peer, from = %connection.remote_address(), "peer connected");
+    exchange.board.peer_began(peer, which, sender.clone(), connection.clone());
+    tracing::info!(%peer, lane = ?which, from = %connection.remote_address(), "peer connected");
     let end = tokio::select! {
         end = read_requests(exchange, peer, &sender, reader) => end,
         written = writer.run() => written.map_or_else(End::Closed, |()| done()),
     };
-    exchange.board.peer_ended(peer, &sender);
+    exchange.board.peer_ended(peer, which, &sender);
     Ok(end)
 }
 
@@ -86,16 +102,17 @@ async fn read_requests(exchange: &Exchange, peer: NodeId, lane: &LaneSender, mut
 }
 
 /// Keeps a connection to a peer, for as long as the node runs.
-pub async fn keep_dialling(exchange: Arc<Exchange>, endpoint: Endpoint, peer: Node) {
+pub async fn keep_dialling(exchange: Arc<Exchange>, dialler: PeerDialler, peer: Node) {
+    let connects = exchange.board.peer_connects(peer.id);
     let mut back_off = BACK_OFF_MIN;
     let mut last_failure = String::new();
     loop {
         let begun = Instant::now();
-        let connected = dial(&exchange, &endpoint, &peer).await;
+        let connected = dial(&exchange, &dialler, &peer, PeerLane::Main).await;
         match connected {
             Ok(connection) => {
                 last_failure.clear();
-                let end = link(&exchange, &peer, &connection).await;
+                let end = link(&exchange, &dialler, &peer, &connection).await;
                 finish(&exchange, Plane::Peer, &connection, &end);
                 tracing::warn!(peer = peer.name, why = end.why(), "link down");
             }
@@ -108,38 +125,86 @@ pub async fn keep_dialling(exchange: Arc<Exchange>, endpoint: Endpoint, peer: No
         if begun.elapsed() > STOOD {
             back_off = BACK_OFF_MIN;
         }
-        sleep(jittered(back_off)).await;
+        tokio::select! {
+            () = sleep(jittered(back_off)) => {}
+            () = connects.notified() => {} // It is there: it has connected to us.
+        }
         back_off = (back_off * 2).min(BACK_OFF_MAX);
     }
 }
 
-async fn dial(exchange: &Exchange, endpoint: &Endpoint, peer: &Node) -> Result<Connection, String> {
+async fn dial(exchange: &Exchange, dialler: &PeerDialler, peer: &Node, lane: PeerLane) -> Result<Connection, String> {
     let name = server_name(exchange.router.layout().topology().cluster, peer.id);
-    let connecting = endpoint.connect(peer.peer_address, &name).map_err(|e| e.to_string())?;
+    let connecting = dialler.dial(lane, peer.peer_address, &name).map_err(|e| e.to_string())?;
     match timeout(DIAL_TIME_MAX, connecting).await {
         Ok(connected) => connected.map_err(|e| e.to_string()),
         Err(_) => Err("no answer".to_string()),
     }
 }
 
-/// Sends requests and takes replies, until the connection ends.
-async fn link(exchange: &Exchange, peer: &Node, connection: &Connection) -> End {
-    let (send, receive) = match connection.open_bi().await {
-        Ok(streams) => streams,
-        Err(error) => return error.into(),
+/// Sends requests and takes replies, until the connection ends; and keeps the sync lane beside it for as long.
+async fn link(exchange: &Arc<Exchange>, dialler: &PeerDialler, peer: &Node, connection: &Connection) -> End {
+    let mut beside = JoinSet::new();
+    beside.spawn(keep_sync_lane(exchange.clone(), dialler.clone(), peer.clone()));
+    let end = match open(exchange, peer.id, PeerLane::Main, connection).await {
+        Ok((reader, writer)) => {
+            exchange.router.tell_all(&Event::LinkUp { peer: peer.id });
+            tracing::info!(peer = peer.name, address = %peer.peer_address, "link up");
+            let end = carry(exchange, peer.id, reader, writer).await;
+            exchange.board.link_down(peer.id, PeerLane::Main);
+            exchange.router.tell_all(&Event::LinkDown { peer: peer.id });
+            end
+        }
+        Err(end) => end,
     };
-    let (sender, writer) = LaneSender::new(send, PEER_QUEUE_BYTES, exchange.board.peer_queues.clone());
-    let reader = LaneReader::new(receive, FRAME_BYTES_MAX, exchange.budget.clone());
-    exchange.board.link_up(peer.id, sender);
-    exchange.router.tell_all(&Event::LinkUp { peer: peer.id });
-    tracing::info!(peer = peer.name, address = %peer.peer_address, "link up");
-    let end = tokio::select! {
-        end = read_replies(exchange, peer.id, reader) => end,
-        written = writer.run() => written.map_or_else(End::Closed, |()| done()),
-    };
-    exchange.board.link_down(peer.id);
-    exchange.router.tell_all(&Event::LinkDown { peer: peer.id });
+    beside.shutdown().await;
+    exchange.board.link_down(peer.id, PeerLane::Sync);
     end
+}
+
+/// Dials the sync lane again and again. The shards are not told: what belongs on it goes on the main lane meanwhile.
+async fn keep_sync_lane(exchange: Arc<Exchange>, dialler: PeerDialler, peer: Node) {
+    let mut back_off = BACK_OFF_MIN;
+    loop {
+        let begun = Instant::now();
+        match dial(&exchange, &dialler, &peer, PeerLane::Sync).await {
+            Ok(connection) => {
+                let end = match open(&exchange, peer.id, PeerLane::Sync, &connection).await {
+                    Ok((reader, writer)) => carry(&exchange, peer.id, reader, writer).await,
+                    Err(end) => end,
+                };
+                exchange.board.link_down(peer.id, PeerLane::Sync);
+                finish(&exchange, Plane::Peer, &connection, &end);
+                tracing::debug!(peer = peer.name, why = end.why(), "sync lane down");
+            }
+            Err(failure) => tracing::debug!(peer = peer.name, failure, "no sync lane"),
+        }
+        if begun.elapsed() > STOOD {
+            back_off = BACK_OFF_MIN;
+        }
+        sleep(jittered(back_off)).await;
+        back_off = (back_off * 2).min(BACK_OFF_MAX);
+    }
+}
+
+/// Opens the one lane of a connection that this node made.
+async fn open(
+    exchange: &Exchange,
+    peer: NodeId,
+    which: PeerLane,
+    connection: &Connection,
+) -> Result<(LaneReader, LaneWriter), End> {
+    let (send, receive) = connection.open_bi().await.map_err(End::from)?;
+    let (sender, writer) = LaneSender::new(send, PEER_QUEUE_BYTES, exchange.board.peer_queues.clone());
+    exchange.board.link_up(peer, which, sender);
+    Ok((LaneReader::new(receive, FRAME_BYTES_MAX, exchange.budget.clone()), writer))
+}
+
+async fn carry(exchange: &Exchange, peer: NodeId, reader: LaneReader, writer: LaneWriter) -> End {
+    tokio::select! {
+        end = read_replies(exchange, peer, reader) => end,
+        written = writer.run() => written.map_or_else(End::Closed, |()| done()),
+    }
 }
 
 async fn read_replies(exchange: &Exchange, peer: NodeId, mut reader: LaneReader) -> End {

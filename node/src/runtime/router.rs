@@ -53,8 +53,8 @@ impl Router {
 
     /// Passes on what a client asks; `Hello` and `Cancel` are not for shards.
     pub fn client(&self, from: SessionId, request: u64, arrived: Duration, message: ClientRequest) -> Result<(), Full> {
-        if let ClientRequest::Status(_) = message {
-            return self.status_request(from, request, arrived);
+        if let ClientRequest::Status(_) | ClientRequest::Repair(_) = message {
+            return self.ask_all(from, request, arrived, &message);
         }
         let shard = self.shard_of_client(&message);
         self.inboxes[shard].offer(Event::Client { from, request, arrived, message })
@@ -70,11 +70,11 @@ impl Router {
         }
     }
 
-    fn status_request(&self, from: SessionId, request: u64, arrived: Duration) -> Result<(), Full> {
+    /// What every shard answers with its status.
+    fn ask_all(&self, from: SessionId, request: u64, arrived: Duration, message: &ClientRequest) -> Result<(), Full> {
         self.board.gatherings.begin(from, request, self.inboxes.len() as u8);
         for inbox in &self.inboxes {
-            let message = ClientRequest::Status(StatusRequest {});
-            let event = Event::Client { from, request, arrived, message };
+            let event = Event::Client { from, request, arrived, message: message.clone() };
             if from == OWN_SESSION {
                 inbox.push(event);
             } else if let Err(full) = inbox.offer(event) {
@@ -89,7 +89,7 @@ impl Router {
     pub async fn status(&self, arrived: Duration) -> Option<NodeStatus> {
         let request = self.next_status.fetch_add(1, Ordering::Relaxed);
         let answer = self.board.ask_status(request);
-        let asked = self.status_request(OWN_SESSION, request, arrived);
+        let asked = self.ask_all(OWN_SESSION, request, arrived, &ClientRequest::Status(StatusRequest {}));
         let status = match asked {
             Ok(()) => tokio::time::timeout(STATUS_TIME_MAX, answer).await.ok().and_then(Result::ok),
             Err(Full { .. }) => None,
@@ -117,7 +117,10 @@ impl Router {
             ClientRequest::Read(read) => self.shard_of_key(read.bucket, &read.key),
             ClientRequest::Scan(scan) => usize::from(shard_of(scan.partition, self.shards())),
             ClientRequest::Log(log) => usize::from(shard_of(log.partition, self.shards())),
-            ClientRequest::Hello(_) | ClientRequest::Status(_) | ClientRequest::Cancel(_) => 0,
+            ClientRequest::Hello(_)
+            | ClientRequest::Status(_)
+            | ClientRequest::Repair(_)
+            | ClientRequest::Cancel(_) => 0,
         }
     }
 

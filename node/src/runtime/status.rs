@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use crate::kernel::SessionId;
-use quorate_ring::wire::client::{NodeStatus, PartitionStates};
+use quorate_ring::wire::client::{NodeStatus, PartitionStates, RepairStatus};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -124,6 +124,7 @@ fn unite(mut whole: NodeStatus, part: NodeStatus) -> NodeStatus {
     whole.erasable += part.erasable;
     whole.copies_needed += part.copies_needed;
     whole.copies_made += part.copies_made;
+    unite_repair(&mut whole.repair, part.repair);
     whole
 }
 
@@ -133,15 +134,39 @@ fn add(whole: &mut PartitionStates, part: PartitionStates) {
     whole.no_quorum += part.no_quorum;
 }
 
+fn unite_repair(whole: &mut RepairStatus, part: RepairStatus) {
+    whole.dots_missing = whole.dots_missing.saturating_add(part.dots_missing);
+    whole.partitions_behind += part.partitions_behind;
+    whole.unheard.extend(part.unheard);
+    whole.unheard.sort_unstable();
+    whole.unheard.dedup();
+    whole.under_way += part.under_way;
+    whole.dots_pulled += part.dots_pulled;
+    whole.bytes_taken += part.bytes_taken;
+    whole.full_syncs += part.full_syncs;
+    for theirs in part.sources {
+        match whole.sources.iter_mut().find(|ours| ours.node == theirs.node) {
+            Some(ours) => {
+                ours.partitions += theirs.partitions;
+                ours.partitions_copied += theirs.partitions_copied;
+            }
+            None => whole.sources.push(theirs),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_ring::wire::client::PeerStatus;
+    use quorate_ring::wire::client::{PeerStatus, SourceStatus};
 
     fn part(state: &str, lag_dots: u64, silent_ms: u64) -> NodeStatus {
         let state_of_peer = format!("silent {silent_ms}");
         let peers = vec![PeerStatus { node: 2, state: state_of_peer, silent_ms, lag_dots, ..PeerStatus::default() }];
-        NodeStatus { node: 1, state: state.to_string(), peers, writes: 5, partitions_owned: 7, ..NodeStatus::default() }
+        let sources = vec![SourceStatus { node: 2, partitions_copied: 1, partitions: 3 }];
+        let repair = RepairStatus { dots_missing: lag_dots, unheard: vec![3, 2], sources, ..RepairStatus::default() };
+        let (node, state) = (1, state.to_string());
+        NodeStatus { node, state, peers, writes: 5, partitions_owned: 7, repair, ..NodeStatus::default() }
     }
 
     #[test]
@@ -153,6 +178,8 @@ mod tests {
         let whole = gatherings.add(session, 9, part("serving", 4, 20)).unwrap();
         assert_eq!((whole.writes, whole.partitions_owned, whole.state.as_str()), (15, 21, "rebuilding"));
         assert_eq!((whole.peers[0].lag_dots, whole.peers[0].state.as_str()), (7, "silent 10"));
+        assert_eq!((whole.repair.dots_missing, &whole.repair.unheard[..]), (7, &[2, 3][..]));
+        assert_eq!((whole.repair.sources[0].partitions_copied, whole.repair.sources[0].partitions), (3, 9));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where the effects of the shards go out: the lanes of clients and of peers, by whom they lead to.
 
 use super::close::{Close, CloseCode};
-use super::endpoint::Plane;
+use super::endpoint::{PeerLane, Plane};
 use super::lane::{LaneSender, NotQueued, QueuedTotal};
 use super::status::{Facts, Gatherings};
 use crate::kernel::{RequestId, SessionId};
@@ -10,10 +10,10 @@ use quinn::Connection;
 use quorate_ring::id::NodeId;
 use quorate_ring::wire::client::{ClientReply, NodeStatus};
 use quorate_ring::wire::failure::Refusal;
-use quorate_ring::wire::peer::{PeerReply, PeerRequest};
+use quorate_ring::wire::peer::{PeerReply, PeerRequest, Purpose};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, RwLock};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// The node itself, asking for its own status.
 pub const OWN_SESSION: SessionId = SessionId(0);
@@ -38,9 +38,11 @@ struct Session {
 pub struct Switchboard {
     sessions: RwLock<HashMap<SessionId, Session>>,
     /// The connections that this node made: its requests go out on them.
-    dialled: RwLock<BTreeMap<NodeId, LaneSender>>,
+    dialled: RwLock<BTreeMap<(NodeId, PeerLane), LaneSender>>,
     /// The connections that peers made: replies to them go out on the latest of each.
-    accepted: RwLock<BTreeMap<NodeId, (LaneSender, Connection)>>,
+    accepted: RwLock<BTreeMap<(NodeId, PeerLane), (LaneSender, Connection)>>,
+    /// Told when a peer connects: whoever dials it need not wait any longer.
+    connected: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
     pub gatherings: Gatherings,
     /// Who waits within this node for its status.
     asked: Mutex<HashMap<u64, oneshot::Sender<NodeStatus>>>,
@@ -56,6 +58,7 @@ impl Switchboard {
             sessions: RwLock::default(),
             dialled: RwLock::default(),
             accepted: RwLock::default(),
+            connected: Mutex::default(),
             gatherings: Gatherings::default(),
             asked: Mutex::default(),
             client_queues: QueuedTotal::default(),
@@ -74,27 +77,33 @@ impl Switchboard {
         self.gatherings.abandon_all(session);
     }
 
-    pub fn link_up(&self, peer: NodeId, lane: LaneSender) {
-        self.dialled.write().expect(UNPOISONED).insert(peer, lane);
+    pub fn link_up(&self, peer: NodeId, which: PeerLane, lane: LaneSender) {
+        self.dialled.write().expect(UNPOISONED).insert((peer, which), lane);
     }
 
-    pub fn link_down(&self, peer: NodeId) {
-        self.dialled.write().expect(UNPOISONED).remove(&peer);
+    pub fn link_down(&self, peer: NodeId, which: PeerLane) {
+        self.dialled.write().expect(UNPOISONED).remove(&(peer, which));
     }
 
     /// Takes the connection that a peer made, and closes the one that it had before.
-    pub fn peer_began(&self, peer: NodeId, lane: LaneSender, connection: Connection) {
-        let before = self.accepted.write().expect(UNPOISONED).insert(peer, (lane, connection));
+    pub fn peer_began(&self, peer: NodeId, which: PeerLane, lane: LaneSender, connection: Connection) {
+        let before = self.accepted.write().expect(UNPOISONED).insert((peer, which), (lane, connection));
         if let Some((_, connection)) = before {
             Close::new(CloseCode::Superseded, "this peer connected anew").send(&connection);
         }
+        self.peer_connects(peer).notify_one();
     }
 
-    pub fn peer_ended(&self, peer: NodeId, lane: &LaneSender) {
+    pub fn peer_ended(&self, peer: NodeId, which: PeerLane, lane: &LaneSender) {
         let mut accepted = self.accepted.write().expect(UNPOISONED);
-        if accepted.get(&peer).is_some_and(|(current, _)| current.is_same(lane)) {
-            accepted.remove(&peer);
+        if accepted.get(&(peer, which)).is_some_and(|(current, _)| current.is_same(lane)) {
+            accepted.remove(&(peer, which));
         }
+    }
+
+    /// Notified each time that a peer connects to this node.
+    pub fn peer_connects(&self, peer: NodeId) -> Arc<Notify> {
+        self.connected.lock().expect(UNPOISONED).entry(peer).or_default().clone()
     }
 
     /// Waits for the answer to a status request of [`OWN_SESSION`].
@@ -123,13 +132,15 @@ impl Switchboard {
     fn send(&self, to: Destination, frames: Vec<u8>) {
         match to {
             Destination::Client(session) => self.send_to_client(session, frames),
-            Destination::Request(peer) => {
-                let lane = self.dialled.read().expect(UNPOISONED).get(&peer).cloned();
+            Destination::Request(peer, which) => {
+                let dialled = self.dialled.read().expect(UNPOISONED);
+                let lane = dialled.get(&(peer, which)).or_else(|| dialled.get(&(peer, which.other())));
                 self.send_to_peer(lane, frames);
             }
-            Destination::Reply(peer) => {
-                let lane = self.accepted.read().expect(UNPOISONED).get(&peer).map(|(lane, _)| lane.clone());
-                self.send_to_peer(lane, frames);
+            Destination::Reply(peer, which) => {
+                let accepted = self.accepted.read().expect(UNPOISONED);
+                let lane = accepted.get(&(peer, which)).or_else(|| accepted.get(&(peer, which.other())));
+                self.send_to_peer(lane.map(|(lane, _)| lane), frames);
             }
         }
     }
@@ -146,7 +157,8 @@ impl Switchboard {
         }
     }
 
-    fn send_to_peer(&self, lane: Option<LaneSender>, frames: Vec<u8>) {
+    /// What belongs on the one lane goes on the other for as long as that one does not stand.
+    fn send_to_peer(&self, lane: Option<&LaneSender>, frames: Vec<u8>) {
         let Some(lane) = lane else { return };
         if lane.send(frames) == Err(NotQueued::Full) {
             self.metrics.lane_dropped(Plane::Peer.name());
@@ -157,8 +169,36 @@ impl Switchboard {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Destination {
     Client(SessionId),
-    Request(NodeId),
-    Reply(NodeId),
+    Request(NodeId, PeerLane),
+    Reply(NodeId, PeerLane),
+}
+
+fn lane_of_request(message: &PeerRequest) -> PeerLane {
+    match message {
+        PeerRequest::Pull(_) | PeerRequest::Sync(_) => PeerLane::Sync,
+        PeerRequest::Replicate(replicate) => match replicate.purpose {
+            Purpose::Write | Purpose::ReadRepair => PeerLane::Main,
+            Purpose::Handoff => PeerLane::Sync,
+        },
+        PeerRequest::Greet(_)
+        | PeerRequest::Ping(_)
+        | PeerRequest::Coordinate(_)
+        | PeerRequest::Fetch(_)
+        | PeerRequest::StoreHint(_) => PeerLane::Main,
+    }
+}
+
+fn lane_of_reply(message: &PeerReply) -> PeerLane {
+    match message {
+        PeerReply::Pulled(_) | PeerReply::Synced(_) => PeerLane::Sync,
+        PeerReply::Greeted(_)
+        | PeerReply::Pong(_)
+        | PeerReply::Written(_)
+        | PeerReply::Replicated(_)
+        | PeerReply::Fetched(_)
+        | PeerReply::Refused(_)
+        | PeerReply::Unknown(_) => PeerLane::Main,
+    }
 }
 
 /// What one drain of a shard says, collected so that all of it to one destination is written together.
@@ -201,11 +241,13 @@ impl Outgoing {
     }
 
     pub fn peer_request(&mut self, to: NodeId, request: RequestId, message: &PeerRequest) {
-        message.write(request.0, self.frames.entry(Destination::Request(to)).or_default());
+        let to = Destination::Request(to, lane_of_request(message));
+        message.write(request.0, self.frames.entry(to).or_default());
     }
 
     pub fn peer_reply(&mut self, to: NodeId, request: RequestId, message: &PeerReply) {
-        message.write(request.0, self.frames.entry(Destination::Reply(to)).or_default());
+        let to = Destination::Reply(to, lane_of_reply(message));
+        message.write(request.0, self.frames.entry(to).or_default());
     }
 
     /// Hands everything over to the lanes.

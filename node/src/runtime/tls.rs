@@ -6,7 +6,8 @@
 
 use quorate_ring::id::{ClusterId, NodeId};
 use quorate_ring::topology::Topology;
-use quorate_ring::wire::{ALPN_CLIENT, ALPN_PEER, node_of_server_name, server_name};
+use quorate_ring::wire::{ALPN_CLIENT, ALPN_PEER, ALPN_SYNC, node_of_server_name, server_name};
+use ring::hmac;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -35,9 +36,13 @@ pub struct TlsFiles<'a> {
 pub struct Tls {
     pub peer_server: Arc<ServerConfig>,
     pub peer_client: Arc<ClientConfig>,
+    pub sync_client: Arc<ClientConfig>,
     pub client_server: Arc<ServerConfig>,
     /// When the certificate of this node ends to be valid, in seconds since 1970.
     pub expires_s: i64,
+    /// Known to this node alone, and the same in its next run: so that the other ends of connections that it has no
+    /// memory of can believe it that they are gone.
+    pub reset_key: hmac::Key,
 }
 
 /// What is wrong with the credentials of a node.
@@ -68,13 +73,17 @@ impl Tls {
         check_chain(files, nodes.as_ref(), &chain, &server_name(cluster, node))?;
         let peers = asks(&provider, node_anchor, "node_ca", files.node_ca)?;
         let clients = asks(&provider, client_anchor, "client_ca", files.client_ca)?;
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, key.secret_der());
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, RESET_LABEL).as_ref());
         let expires_s = expiry(files, &chain)?;
         let identity = (chain, key);
         Ok(Self {
-            peer_server: server(&provider, peers, &identity, ALPN_PEER)?,
-            client_server: server(&provider, clients, &identity, ALPN_CLIENT)?,
-            peer_client: client(&provider, nodes, identity)?,
+            peer_server: server(&provider, peers, &identity, &[ALPN_PEER, ALPN_SYNC])?,
+            client_server: server(&provider, clients, &identity, &[ALPN_CLIENT])?,
+            peer_client: client(&provider, nodes.clone(), &identity, ALPN_PEER)?,
+            sync_client: client(&provider, nodes, &identity, ALPN_SYNC)?,
             expires_s,
+            reset_key,
         })
     }
 }
@@ -85,6 +94,9 @@ fn expiry(files: TlsFiles<'_>, chain: &[CertificateDer<'static>]) -> Result<i64,
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|e| unreadable(e.to_string()))?;
     Ok(leaf.validity().not_after.timestamp())
 }
+
+/// Sets the key for stateless resets apart from every other use of the private key.
+const RESET_LABEL: &[u8] = b"quorate stateless reset";
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
@@ -102,13 +114,13 @@ fn server(
     provider: &Arc<CryptoProvider>,
     asks: Arc<dyn ClientCertVerifier>,
     (chain, key): &Identity,
-    alpn: &[u8],
+    alpns: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(asks)
         .with_single_cert(chain.clone(), key.clone_key())?;
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = alpns.iter().map(|alpn| alpn.to_vec()).collect();
     config.max_early_data_size = 0;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -118,13 +130,14 @@ fn server(
 fn client(
     provider: &Arc<CryptoProvider>,
     nodes: Arc<WebPkiServerVerifier>,
-    (chain, key): Identity,
+    (chain, key): &Identity,
+    alpn: &[u8],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_webpki_verifier(nodes)
-        .with_client_auth_cert(chain, key)?;
-    config.alpn_protocols = vec![ALPN_PEER.to_vec()];
+        .with_client_auth_cert(chain.clone(), key.clone_key())?;
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.enable_early_data = false;
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

@@ -200,6 +200,8 @@ pub enum MetaKey {
     Unsynced,
     /// Below it the log of a partition is cut.
     Floor(Partition),
+    /// How far a full sync of a partition from another owner has come.
+    Sync { partition: Partition, source: NodeId },
 }
 
 impl MetaKey {
@@ -208,6 +210,7 @@ impl MetaKey {
     const TOPOLOGY: u8 = 3;
     const FLOOR: u8 = 4;
     const UNSYNCED: u8 = 5;
+    const SYNC: u8 = 6;
 
     pub fn encode(self) -> Vec<u8> {
         match self {
@@ -220,7 +223,26 @@ impl MetaKey {
                 put_partition(&mut bytes, partition);
                 bytes
             }
+            MetaKey::Sync { partition, source } => {
+                let mut bytes = vec![Self::SYNC];
+                put_partition(&mut bytes, partition);
+                bytes.put_u16(source.0);
+                bytes
+            }
         }
+    }
+
+    /// The full syncs of a partition, from all owners.
+    pub fn syncs(partition: Partition) -> Range {
+        let mut prefix = vec![Self::SYNC];
+        put_partition(&mut prefix, partition);
+        prefix_range(prefix)
+    }
+
+    /// The source of a full sync, by the key of its row; `None` if it has another length.
+    pub fn parse_sync_source(bytes: &[u8]) -> Option<NodeId> {
+        let (_, source) = bytes.split_first_chunk::<{ 1 + PARTITION_BYTES }>()?;
+        Some(NodeId(u16::from_be_bytes(source.try_into().ok()?)))
     }
 
     /// The marks of all shards that ever were.
@@ -252,6 +274,13 @@ mod tests {
         assert_eq!(MetaKey::Topology.encode(), [3]);
         assert_eq!(MetaKey::Unsynced.encode(), [5]);
         assert_eq!(MetaKey::Floor(PARTITION).encode(), [4, 3, 1, 2]);
+        let sync = MetaKey::Sync { partition: PARTITION, source: NodeId(9) }.encode();
+        assert_eq!(sync, [6, 3, 1, 2, 0, 9]);
+        assert_eq!(
+            (MetaKey::parse_sync_source(&sync), MetaKey::parse_sync_source(&sync[1..])),
+            (Some(NodeId(9)), None)
+        );
+        assert_eq!(MetaKey::syncs(PARTITION), (vec![6, 3, 1, 2], vec![6, 3, 1, 3]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Clock, Context, Dot, Hlc, Object, SeqSet};
-use quorate_ring::wire::client::{Cancel, ClientRequest, Hello, LogRequest, ScanRequest, StatusRequest};
+use quorate_ring::wire::client::{Cancel, ClientRequest, Hello, LogRequest, RepairRequest, ScanRequest, StatusRequest};
 use quorate_ring::wire::peer::{
     ClockNews, Coordinate, Fetch, Greet, PeerRequest, Ping, Pull, Purpose, Replicate, StoreHint, SyncRequest,
 };
@@ -41,6 +41,7 @@ pub fn client_frames() -> Vec<Vec<u8>> {
         ClientRequest::Scan(scan),
         ClientRequest::Log(log),
         ClientRequest::Status(StatusRequest {}),
+        ClientRequest::Repair(RepairRequest { partition: None }),
         ClientRequest::Cancel(Cancel {}),
     ];
     let written = |message: &ClientRequest| {

@@ -111,6 +111,13 @@ impl Cluster {
         self.spawn_by(id, shell)
     }
 
+    /// Starts a node as `set` has it.
+    pub fn spawn_with(&self, id: u16, set: impl FnOnce(&mut Command)) -> RealNode {
+        let mut command = program();
+        set(&mut command);
+        self.spawn_by(id, command)
+    }
+
     fn spawn_by(&self, id: u16, mut command: Command) -> RealNode {
         let log_path = self.path().join(format!("n{id}.log"));
         let log = fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();

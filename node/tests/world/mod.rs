@@ -3,14 +3,14 @@
 #![allow(dead_code)] // Each file of stories is a program of its own, and uses a part.
 
 use bytes::Bytes;
-use quorate_node::kernel::{Effect, Event, Kernel, Measure, Now, SessionId, ShardConfig, Timer};
+use quorate_node::kernel::{Effect, Event, Kernel, Measure, Now, RequestId, SessionId, ShardConfig, Timer};
 use quorate_node::storage::{MemoryStorage, Read, Table};
 use quorate_ring::id::{ActorId, NodeId, OpId};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Count, QuorumKind, Topology};
 use quorate_ring::version::Hlc;
 use quorate_ring::wire::client::*;
-use quorate_ring::wire::peer::PeerRequest;
+use quorate_ring::wire::peer::{PeerReply, PeerRequest};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +33,9 @@ pub fn layout(nodes: u16) -> Arc<Layout> {
     Arc::new(Layout::new(Arc::new(Topology::parse(&text).unwrap())).unwrap())
 }
 
+/// No kernel counts its requests from here.
+const ASKED_AS_PEER: RequestId = RequestId(u64::MAX);
+
 /// Kernels that talk to each other; nodes in `down` neither hear nor speak.
 pub struct World {
     pub layout: Arc<Layout>,
@@ -52,6 +55,10 @@ pub struct World {
     pub held: VecDeque<(NodeId, Event)>,
     /// What was measured, and by whom.
     pub measured: Vec<(NodeId, Measure)>,
+    /// Under which actor each node runs.
+    pub actors: BTreeMap<NodeId, ActorId>,
+    /// How nodes that start from now on are set up.
+    pub tune: fn(&mut ShardConfig),
     /// Timers of operations, and when they go off.
     timers: BTreeSet<(u64, NodeId, Timer)>,
 }
@@ -84,6 +91,8 @@ impl World {
             hold: |_, _| false,
             held: VecDeque::new(),
             measured: Vec::new(),
+            actors: (1..=nodes).map(|id| (NodeId(id), ActorId::new(NodeId(id), 1))).collect(),
+            tune: |_| {},
             timers: BTreeSet::new(),
         };
         let ids: Vec<NodeId> = world.kernels.keys().copied().collect();
@@ -109,15 +118,20 @@ impl World {
                 self.held.push_back((node, event));
                 continue;
             }
-            let mut now = self.now();
-            now.wall_ms += self.wall_ahead.get(&node).copied().unwrap_or(0);
-            let kernel = self.kernels.get_mut(&node).unwrap();
-            let mut effects = Vec::new();
-            kernel.handle(now, event, &mut effects).unwrap();
-            kernel.commit(&mut || now, &mut effects).unwrap();
-            for effect in effects {
-                self.carry_out(node, effect);
-            }
+            self.deliver(node, event);
+        }
+    }
+
+    /// One event reaches a node, held or not; what follows from it waits in the inbox.
+    pub fn deliver(&mut self, node: NodeId, event: Event) {
+        let mut now = self.now();
+        now.wall_ms += self.wall_ahead.get(&node).copied().unwrap_or(0);
+        let kernel = self.kernels.get_mut(&node).unwrap();
+        let mut effects = Vec::new();
+        kernel.handle(now, event, &mut effects).unwrap();
+        kernel.commit(&mut || now, &mut effects).unwrap();
+        for effect in effects {
+            self.carry_out(node, effect);
         }
     }
 
@@ -206,10 +220,16 @@ impl World {
     /// A node loses its disk, and comes back empty under a new actor.
     pub fn wipe(&mut self, node: u16) {
         self.kill(node);
-        let actor = ActorId::new(NodeId(node), self.ms);
-        let config = ShardConfig { rebuilding: true, ..ShardConfig::new(NodeId(node), actor, self.ms) };
-        let kernel = Kernel::open(config, self.layout.clone(), MemoryStorage::new()).unwrap();
-        self.kernels.insert(NodeId(node), kernel);
+        self.actors.insert(NodeId(node), ActorId::new(NodeId(node), self.ms));
+        self.joined.retain(|joined| joined.0 != node);
+        self.start(node, true, MemoryStorage::new());
+    }
+
+    fn start(&mut self, node: u16, rebuilding: bool, storage: MemoryStorage) {
+        let id = NodeId(node);
+        let mut config = ShardConfig { rebuilding, ..ShardConfig::new(id, self.actors[&id], self.ms) };
+        (self.tune)(&mut config);
+        self.kernels.insert(id, Kernel::open(config, self.layout.clone(), storage).unwrap());
         self.revive(node);
     }
 
@@ -217,9 +237,31 @@ impl World {
     pub fn restart(&mut self, node: u16) {
         self.kill(node);
         let storage = self.kernels[&NodeId(node)].store().inner().clone();
-        let config = ShardConfig::new(NodeId(node), ActorId::new(NodeId(node), 1), self.ms);
-        self.kernels.insert(NodeId(node), Kernel::open(config, self.layout.clone(), storage).unwrap());
-        self.revive(node);
+        let wiped = self.actors[&NodeId(node)] != ActorId::new(NodeId(node), 1);
+        let rebuilding = wiped && !self.joined.contains(&NodeId(node));
+        self.start(node, rebuilding, storage);
+    }
+
+    /// What a node says of itself, asked to repair at once.
+    pub fn repair(&mut self, node: u16) -> NodeStatus {
+        match self.ask(node, ClientRequest::Repair(RepairRequest { partition: None })) {
+            Some(ClientReply::Status(status)) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a node answers to a peer that asks this of it.
+    pub fn ask_as_peer(&mut self, from: u16, node: u16, message: PeerRequest) -> PeerReply {
+        let arrived = self.now().mono;
+        self.hold = |_, event| matches!(event, Event::PeerReply { request: ASKED_AS_PEER, .. });
+        let event = Event::PeerRequest { from: NodeId(from), request: ASKED_AS_PEER, arrived, message };
+        self.inbox.push_back((NodeId(node), event));
+        self.run();
+        self.hold = |_, _| false;
+        match self.held.pop_front() {
+            Some((_, Event::PeerReply { message, .. })) => message,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn rows(&self, node: u16, table: Table) -> usize {

@@ -22,6 +22,8 @@ messages! {
         6 => Cancel(Cancel),
         /// One page of the log that this very node keeps of a partition.
         7 => Log(LogRequest),
+        /// Pull and copy what is missing at once; answered by `Status`.
+        8 => Repair(RepairRequest),
     }
 }
 
@@ -268,6 +270,12 @@ pub struct StatusRequest {}
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cancel {}
 
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RepairRequest {
+    /// Only this one; what the answer says of repair is then about it alone.
+    pub partition: Option<Partition>,
+}
+
 /// One node's own account of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -306,6 +314,37 @@ pub struct NodeStatus {
     /// While it rebuilds: copies of partitions that it needs, and those that it has made.
     pub copies_needed: u64,
     pub copies_made: u64,
+    pub repair: RepairStatus,
+}
+
+/// How far a node is with getting what it lacks.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RepairStatus {
+    /// Dots that other owners are known to have and this node lacks.
+    pub dots_missing: u64,
+    /// Partitions with such dots.
+    pub partitions_behind: u32,
+    /// Other owners that have not told all of their clocks since they last connected: what only they have is not
+    /// counted.
+    pub unheard: Vec<u16>,
+    /// Pulls and full syncs under way.
+    pub under_way: u32,
+    /// Since the start: dots that pulls brought, bytes of objects that pulls and full syncs brought, full syncs ended.
+    pub dots_pulled: u64,
+    pub bytes_taken: u64,
+    pub full_syncs: u64,
+    /// Of a node that rebuilds: how much it has copied, from whom.
+    pub sources: Vec<SourceStatus>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SourceStatus {
+    pub node: u16,
+    /// Partitions copied to the end, of all that both own.
+    pub partitions_copied: u32,
+    pub partitions: u32,
 }
 
 /// Partitions by how many of their owners can be reached.

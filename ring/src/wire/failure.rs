@@ -91,7 +91,7 @@ pub enum Doubt {
     Deadline,
     #[error("too few of the other owners could write it")]
     OwnersFailed,
-    #[error("the connection to the owner that coordinated it broke")]
+    #[error("the connection to the owner that coordinated it broke, or went silent")]
     LinkBroke,
     #[error("the node shut down")]
     ShutDown,

@@ -20,6 +20,8 @@ pub const OBJECT_BYTES_MAX: usize = 10 * 1024 * 1024;
 pub const PROTOCOL_MINOR: u16 = 1;
 /// ALPN of the plane on which nodes talk to each other.
 pub const ALPN_PEER: &[u8] = b"quorate-peer/1";
+/// ALPN of a second connection between nodes, for what nobody waits for: pulls, full syncs and handoffs.
+pub const ALPN_SYNC: &[u8] = b"quorate-sync/1";
 /// ALPN of the plane on which clients talk to nodes.
 pub const ALPN_CLIENT: &[u8] = b"quorate-client/1";
 

@@ -95,6 +95,9 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let news =
         ClockNews { partition: Partition { n: 3, index: 7 }, actor: ACTOR, seqs: SeqSet::from((5, vec![(7, 9)])) };
     peer_request("ping", PeerRequest::Ping(Ping { number: 1, wall_ms: 2, clocks: vec![news] }));
+    let mut repair = Vec::new();
+    ClientRequest::Repair(RepairRequest { partition: Some(Partition { n: 3, index: 7 }) }).write(42, &mut repair);
+    made.push(("repair", repair));
     made
 }
 
@@ -172,7 +175,7 @@ proptest! {
 
     /// One flipped bit is never read as a good frame with the same length.
     #[test]
-    fn a_flipped_bit_is_noticed(which in 0usize..7, bit in any::<prop::sample::Index>()) {
+    fn a_flipped_bit_is_noticed(which in 0usize..10, bit in any::<prop::sample::Index>()) {
         let (_, good) = &frames()[which];
         let mut bad = good.clone();
         let bit = bit.index(bad.len() * 8);
@@ -182,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn mutated_payloads_never_panic(which in 0usize..7, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn mutated_payloads_never_panic(which in 0usize..10, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let (_, frame) = &frames()[which];
         let kind = frame[5];
         let mut payload = frame[HEADER_BYTES..].to_vec();

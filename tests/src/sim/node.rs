@@ -119,6 +119,7 @@ impl SimNode {
                 operations_max: options.operations_max,
                 hint_bytes_max: options.hint_bytes_max,
                 page_bytes: options.page_bytes,
+                repair_bytes_per_second: options.repair_bytes_per_second,
                 clock_drift_max: Duration::from_millis(options.clock_drift_max_ms),
                 ..ShardConfig::new(self.id, self.actor, seed)
             };

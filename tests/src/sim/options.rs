@@ -69,6 +69,8 @@ pub struct Options {
     pub clock_drift_max_ms: u64,
     /// Between two faults, about.
     pub fault_every_us: u64,
+    /// Of a shard; 0 for no limit.
+    pub repair_bytes_per_second: u64,
 }
 
 impl Options {
@@ -115,6 +117,7 @@ impl Options {
             skew_ms_max: on(Fault::Drift, *rng.pick(&[0, 50, 2_000, 600_000])) as i64,
             clock_drift_max_ms: *rng.pick(&[200, 2_000, 60_000]),
             fault_every_us: rng.between(30_000, 600_000),
+            repair_bytes_per_second: *rng.pick(&[0, 0, 100_000]),
         };
         Self { ops: asked.max_ops.map_or(drawn.ops, |most| most.min(drawn.ops)), ..drawn }
     }
@@ -159,13 +162,15 @@ impl fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "  nodes: fsync {} to {} us, ping every {} ms, {} operations and {} bytes of hints at the most, pages of {} bytes",
+            "  nodes: fsync {} to {} us, ping every {} ms, {} operations and {} bytes of hints at the most, pages of {} bytes, \
+             {} bytes of repair a second",
             self.fsync_us.0,
             self.fsync_us.1,
             self.ping_every_ms,
             self.operations_max,
             self.hint_bytes_max,
-            self.page_bytes
+            self.page_bytes,
+            self.repair_bytes_per_second
         )?;
         write!(
             f,

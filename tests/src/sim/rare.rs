@@ -21,6 +21,7 @@ kinds! {
         PullPages = "pulls of several pages",
         BelowFloor = "pulls below a floor",
         FullSync = "full syncs",
+        Misplaced = "pages with misplaced objects",
         SyncPages = "full syncs of several pages",
         SyncFromRebuilding = "full syncs from a node that rebuilds",
         NotReady = "questions to a node that rebuilds",

@@ -32,7 +32,9 @@ pub fn client_way(layout: &Layout, message: &ClientRequest, shards: u8) -> Way {
         ClientRequest::Read(m) => of_key(layout, m.bucket, &m.key, shards),
         ClientRequest::Scan(m) => of_partition(m.partition, shards),
         ClientRequest::Log(m) => of_partition(m.partition, shards),
-        ClientRequest::Hello(_) | ClientRequest::Status(_) | ClientRequest::Cancel(_) => Way::All,
+        ClientRequest::Hello(_) | ClientRequest::Status(_) | ClientRequest::Repair(_) | ClientRequest::Cancel(_) => {
+            Way::All
+        }
     }
 }
 

@@ -231,6 +231,7 @@ impl Trace {
             Measure::FullSync => self.rare(Rare::FullSync),
             Measure::Erased { .. } => self.rare(Rare::Erased),
             Measure::ClockAhead => self.rare(Rare::ClockAhead),
+            Measure::Misplaced { .. } => self.rare(Rare::Misplaced),
             Measure::Written { .. }
             | Measure::Read { .. }
             | Measure::Replied { .. }
