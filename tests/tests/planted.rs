@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const SEEDS: u64 = 1_000;
 
 /// Most are found within a few seeds. These took more: a seed that found them once is tried first.
-const FOUND_LATE: &[(Bug, u64)] = &[(Bug::GcOwnDot, 471), (Bug::SyncKeepsStale, 131), (Bug::SyncGap, 625)];
+const FOUND_LATE: &[(Bug, u64)] = &[(Bug::GcOwnDot, 471), (Bug::SyncKeepsStale, 131)];
 
 /// The first seed that finds a bug, and the promise that it broke.
 fn find(bug: Bug) -> Option<(u64, String)> {
