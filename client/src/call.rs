@@ -107,35 +107,36 @@ impl Call<'_> {
             }
             let deadline_ms = u32::try_from(left.mul_f64(NODE_SHARE).as_millis()).unwrap_or(u32::MAX).max(1);
             let request = message(&Terms { layout: &layout, bucket, deadline_ms }).map_err(Declined::here)?;
+            let sent = Instant::now();
             match lane.ask(&request, until).await {
                 // Nothing was sent, so this was no try; the lane is broken, so the next look finds another.
                 Err(AskError::Unsent(_)) if Instant::now() < until => {}
                 Err(AskError::Unsent(_)) => return Err(Declined::DeadlinePassed(self.deadline)),
                 Err(AskError::Sent(cause)) => {
                     asked.push(node);
-                    return Ok((node, self.lost(node, cause, until)));
+                    return Ok((node, self.lost(node, cause, sent, until)));
                 }
                 Ok(reply) => {
                     asked.push(node);
-                    return Ok((node, self.judge(node, reply).await));
+                    return Ok((node, self.judge(node, reply, sent).await));
                 }
             }
         }
     }
 
-    fn lost(&self, node: NodeId, cause: LinkError, until: Instant) -> Tried {
+    fn lost(&self, node: NodeId, cause: LinkError, sent: Instant, until: Instant) -> Tried {
         let overdue = Instant::now() >= until;
         match self.op_id {
             Some(op_id) => {
                 let cause = if overdue { UnknownCause::Deadline } else { UnknownCause::Link(cause) };
-                Tried::Doubt(Unknown { op_id, cause, node, needed: None, acks: Vec::new() })
+                Tried::Doubt(Unknown { op_id, cause, node, waited: sent.elapsed(), needed: None, acks: Vec::new() })
             }
             None if overdue => Tried::Declined(Declined::DeadlinePassed(self.deadline), Duration::ZERO),
             None => Tried::Declined(Declined::Unreachable(Causes(vec![(node, cause)])), Duration::ZERO),
         }
     }
 
-    async fn judge(&self, node: NodeId, reply: ClientReply) -> Tried {
+    async fn judge(&self, node: NodeId, reply: ClientReply, sent: Instant) -> Tried {
         match reply {
             ClientReply::Refused(refusal) => {
                 if let Refusal::StaleEpoch { ours, .. } = &refusal
@@ -156,7 +157,9 @@ impl Call<'_> {
                     op_id,
                     cause: UnknownCause::Reported(uncertain.doubt),
                     node,
-                    needed: Some(uncertain.needed),
+                    waited: sent.elapsed(),
+                    // A gateway that lost its coordinator does not know.
+                    needed: Some(uncertain.needed).filter(|needed| *needed > 0),
                     acks: uncertain.acks,
                 }),
                 None => {

@@ -151,6 +151,7 @@ impl Client {
                 deadline_ms: terms.deadline_ms,
             }))
         };
+        let began = Instant::now();
         match call.make(message).await {
             Ok((_, ClientReply::Written(receipt))) => {
                 self.saw(receipt.hlc);
@@ -158,7 +159,8 @@ impl Client {
             }
             Ok((node, other)) => {
                 let cause = UnknownCause::Link(unexpected(&other));
-                Err(WriteError::Unknown(Box::new(Unknown { op_id, cause, node, needed: None, acks: Vec::new() })))
+                let (waited, needed, acks) = (began.elapsed(), None, Vec::new());
+                Err(WriteError::Unknown(Box::new(Unknown { op_id, cause, node, waited, needed, acks })))
             }
             Err(failed) => Err(failed),
         }

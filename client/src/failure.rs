@@ -16,7 +16,7 @@ pub enum LinkError {
     #[error("no answer within {} ms", .0.as_millis())]
     Silent(Duration),
     /// One side did not accept the other's certificate, or the protocol. Asking again will not help.
-    #[error("TLS was refused: {0}")]
+    #[error("{0}")]
     Tls(String),
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -105,9 +105,11 @@ pub struct Unknown {
     pub cause: UnknownCause,
     /// The node that was asked.
     pub node: NodeId,
+    /// How long after the request had been sent to that node it was given up.
+    pub waited: Duration,
     /// How many acks were waited for, if the node said so.
     pub needed: Option<u8>,
-    /// Those that had come in.
+    /// Those that had come in, the coordinator's own first.
     pub acks: Vec<Ack>,
 }
 

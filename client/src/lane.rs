@@ -261,33 +261,53 @@ fn deliver(buffer: &mut BytesMut, shared: &Shared) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// TLS alerts arrive as transport errors from 0x100 on (RFC 9001, 4.8).
+/// TLS alerts arrive as transport errors from 0x100 on (RFC 9001, 4.8): in a close of the node's, if it was the node that
+/// refused, else as an error of this side.
 pub(crate) fn link_error(error: &ConnectionError) -> LinkError {
-    let code = match error {
-        ConnectionError::TransportError(e) => u64::from(e.code),
-        ConnectionError::ConnectionClosed(c) => u64::from(c.error_code),
+    let (code, by_node) = match error {
+        ConnectionError::TransportError(e) => (u64::from(e.code), false),
+        ConnectionError::ConnectionClosed(c) => (u64::from(c.error_code), true),
         ConnectionError::VersionMismatch
         | ConnectionError::ApplicationClosed(_)
         | ConnectionError::Reset
         | ConnectionError::TimedOut
         | ConnectionError::LocallyClosed
-        | ConnectionError::CidsExhausted => 0,
+        | ConnectionError::CidsExhausted => (0, false),
     };
     let reason = error.to_string();
+    let alert = (code & 0xff) as u8;
     match code {
-        0x100..0x200 => LinkError::Tls(format!("{} ({reason})", alert((code & 0xff) as u8))),
+        0x100..0x200 if by_node => LinkError::Tls(refused_by_node(alert, &reason)),
+        0x100..0x200 => LinkError::Tls(refused_here(alert, &reason)),
         _ => LinkError::Broken(reason),
     }
 }
 
-fn alert(code: u8) -> &'static str {
-    match code {
-        42 | 43 | 46 => "the certificate is not accepted",
-        44 => "the certificate was revoked",
-        45 => "the certificate has expired or is not yet valid",
-        48 => "the certificate comes from an authority that is not trusted here",
-        116 => "a certificate is required",
-        120 => "the other side does not speak the client protocol; is this the client port?",
-        _ => "the handshake failed",
-    }
+/// The node's own words hold the time of its look, which is another on each node: they are left out where the alert
+/// says enough.
+fn refused_by_node(alert: u8, reason: &str) -> String {
+    let why = match alert {
+        44 => "it was revoked",
+        45 => "it has expired, or is not valid yet",
+        48 => "it was issued by an authority that the node does not trust",
+        116 => "none was shown",
+        120 => return NO_COMMON_PROTOCOL.to_string(),
+        _ => return format!("the node refused the TLS handshake ({reason})"),
+    };
+    format!("the node refused the certificate of this client: {why}")
 }
+
+fn refused_here(alert: u8, reason: &str) -> String {
+    let why = match alert {
+        44 => "it was revoked",
+        45 => "it has expired, or is not valid yet",
+        48 => "it was issued by another authority than the node CA of this client",
+        120 => return NO_COMMON_PROTOCOL.to_string(),
+        // The words of rustls-webpki; a test holds them.
+        _ if reason.contains("not valid for name") => "it is of another cluster or node than the profile says",
+        _ => return format!("this client refused the TLS handshake ({reason})"),
+    };
+    format!("this client refused the certificate of the node: {why}")
+}
+
+const NO_COMMON_PROTOCOL: &str = "the other side does not speak the client protocol; is this the client address?";

@@ -50,7 +50,6 @@ mod profile;
 mod scan;
 mod tls;
 mod verdict;
-mod view;
 
 pub use client::{Client, new_op_id};
 pub use failure::{Causes, ConnectError, Declined, LinkError, ScanError, Unknown, UnknownCause, WriteError};
@@ -59,11 +58,10 @@ pub use profile::{Profile, ProfileError};
 pub use quorate_ring::id::{BucketId, NodeId, OpId, Partition};
 pub use quorate_ring::placement::Layout;
 pub use quorate_ring::topology::{Conflict, Count, Durability, QuorumKind};
-pub use quorate_ring::version::{ContextToken, Dot, Hlc};
+pub use quorate_ring::version::{ContextToken, Dot, Hlc, visible};
 pub use quorate_ring::wire::client::{
     LogPage, NodeStatus, PeerStatus, ReadAnswer, Receipt, RepairStatus, ScanPage, Sibling, Supersede,
 };
 pub use quorate_ring::wire::failure::{Doubt, Refusal};
 pub use scan::{Scan, ScanItem};
 pub use verdict::{BucketVerdict, Verdict, verdict};
-pub use view::visible;

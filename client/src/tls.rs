@@ -30,7 +30,13 @@ pub(crate) fn client_config(profile: &Profile) -> Result<ClientConfig, ConnectEr
         .map_err(|e| ConnectError::Tls(e.to_string()))?
         .with_root_certificates(anchors)
         .with_client_auth_cert(chain, key)
-        .map_err(|e| fault(&profile.certificate, e))?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => fault(
+                &profile.certificate,
+                format!("the key in {} is not the key of this certificate", key_path.display()),
+            ),
+            error => fault(&profile.certificate, error),
+        })?;
     tls.alpn_protocols = vec![wire::ALPN_CLIENT.to_vec()];
     tls.enable_early_data = false;
     let crypto = QuicClientConfig::try_from(tls).map_err(|e| ConnectError::Tls(e.to_string()))?;

@@ -36,7 +36,7 @@ fn what_is_named_is_shown_and_what_is_shown_is_named_with_help() {
         assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} is no {kind}");
         for line in text.lines().filter(|line| line.starts_with(&format!("{name}{{"))) {
             let label = |label: &&str| line.contains(&format!("{label}=\""));
-            assert!(labels.iter().all(|name| label(name)), "{line} should have {labels:?}");
+            assert!(labels.iter().all(label), "{line} should have {labels:?}");
         }
     }
 }

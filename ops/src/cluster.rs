@@ -270,7 +270,8 @@ impl Cluster {
     }
 
     pub fn pause(&self, names: &[String]) -> Result<(), ClusterError> {
-        self.signal(names, libc::SIGSTOP)
+        // Until it stands still it would be taken for one that runs and is silent.
+        self.freeze(names)
     }
 
     pub fn resume(&self, names: &[String]) -> Result<(), ClusterError> {

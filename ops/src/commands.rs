@@ -6,6 +6,7 @@ use quorate_ops::certs::Certs;
 use quorate_ops::cluster::{self, Cluster, ClusterError, END_GRACE};
 use quorate_ops::crash;
 use quorate_ops::folder::Folder;
+use quorate_ops::idle;
 use quorate_ops::observe::{boards, prometheus};
 use quorate_ops::plan::Shape;
 use quorate_ops::process::{Doing, Ended, Tie};
@@ -62,6 +63,7 @@ impl Commands {
                 self.up(Up { shape, observe, foreground, wait: Duration::from_secs(wait) })?;
             }
             Command::Status { output } => self.status(output)?,
+            Command::Idle { seconds, output } => self.idle(Duration::from_secs(seconds), output)?,
             Command::Kill { nodes } => {
                 let mut cluster = self.open()?;
                 let names = cluster.select(&nodes)?;
@@ -179,6 +181,16 @@ impl Commands {
         Ok(())
     }
 
+    fn idle(&self, time: Duration, output: Output) -> Result<()> {
+        interrupt::listen();
+        let (time, costs) = idle::watch(&self.folder, time, stop_if_asked)?;
+        match output {
+            Output::Table => println!("{}", idle::table(time, &costs)),
+            Output::Json => println!("{}", idle::json(time, &costs)),
+        }
+        Ok(())
+    }
+
     fn restart(&self, nodes: &[String], limit: Duration) -> Result<()> {
         let mut cluster = self.open()?;
         let names = cluster.select(nodes)?;
@@ -224,8 +236,7 @@ impl Commands {
 
     fn crash_rounds(&self, settings: &crash::Settings) -> Result<ExitCode> {
         interrupt::listen();
-        let stop = || if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        let report = crash::rounds(&self.node_program, settings, stop)?;
+        let report = crash::rounds(&self.node_program, settings, stop_if_asked)?;
         println!("{report}");
         Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -234,8 +245,12 @@ impl Commands {
 fn wait(cluster: &Cluster, names: &[String], limit: Duration) -> Result<(), ClusterError> {
     cluster.wait_ready(names, limit, |progress| {
         show::progress_line(progress);
-        if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        stop_if_asked()
     })
+}
+
+fn stop_if_asked() -> ControlFlow<()> {
+    if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn dashboards(folder: &Path, preview: Option<&str>, minutes: u32) -> Result<()> {

@@ -8,6 +8,7 @@
 //! - [`cluster`]: start, stop, kill, pause: what is done to the nodes.
 //! - [`show`]: tables and advice for people.
 //! - [`observe`]: dashboards, and a Prometheus beside a lab.
+//! - [`idle`]: what nodes cost while nobody asks anything of them.
 //! - [`crash`]: rounds of killing everything in the middle of a load, and checking what was acknowledged.
 //!
 //! Not inside: anything that a node or a client does. Nodes are the real program, started as anyone would start it.
@@ -16,6 +17,7 @@ pub mod certs;
 pub mod cluster;
 pub mod crash;
 pub mod folder;
+pub mod idle;
 pub mod observe;
 pub mod plan;
 pub mod probe;

@@ -54,6 +54,14 @@ enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Watch the nodes that run for a while, and say what each costs: processor time and memory.
+    Idle {
+        /// For how long.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// End nodes at once, as a crash would (SIGKILL).
     Kill {
         #[arg(required = true, value_name = "NODE")]

@@ -49,6 +49,8 @@ pub enum Tie {
 /// The fields of /proc/PID/stat that are of use here.
 struct Stat {
     state: char,
+    /// On the processor, in the program itself and in the kernel for it.
+    cpu_ticks: u64,
     started_ticks: u64,
 }
 
@@ -177,6 +179,14 @@ impl Process {
         Some(pages * u64::try_from(page).ok()?)
     }
 
+    /// Time that it has spent on a processor since its start, all of its threads; none if it is gone.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = stat(self.pid).ok().filter(|stat| stat.started_ticks == self.started_ticks)?;
+        // SAFETY: a plain question.
+        let per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|ticks| *ticks > 0)?;
+        Some(Duration::from_micros(stat.cpu_ticks * 1_000_000 / per_second))
+    }
+
     /// Every process that runs with this text as one of its arguments.
     pub fn with_argument(argument: &str) -> io::Result<Vec<Self>> {
         let mut found = Vec::new();
@@ -203,9 +213,10 @@ fn stat(pid: i32) -> io::Result<Stat> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Field 22 of the line, 20th from the state on.
-    let started_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, started_ticks })
+    // Fields 14, 15 and 22 of the line; the state is field 3.
+    let (user, system): (u64, u64) = (fields.nth(10)?.parse().ok()?, fields.next()?.parse().ok()?);
+    let started_ticks = fields.nth(6)?.parse().ok()?;
+    Some(Stat { state, cpu_ticks: user + system, started_ticks })
 }
 
 fn boot() -> io::Result<String> {
@@ -231,7 +242,7 @@ mod tests {
     fn a_program_name_with_brackets_and_blanks() {
         let text = "12 (a) b (c) T 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
         let stat = parse_stat(text).unwrap();
-        assert_eq!((stat.state, stat.started_ticks), ('T', 777));
+        assert_eq!((stat.state, stat.cpu_ticks, stat.started_ticks), ('T', 11 + 12, 777));
         assert!(parse_stat("12 (a) R 1").is_none());
     }
 
@@ -283,7 +294,8 @@ mod tests {
     #[test]
     fn it_is_found_by_an_argument() {
         let mark = format!("mark-{}", std::process::id());
-        let script = format!("echo up; while :; do sleep 0.1; done # {mark}");
+        // Nothing that forks: for a moment a child of the shell has its arguments, too.
+        let script = format!("echo up; while :; do :; done # {mark}");
         assert!(Process::with_argument(&script).unwrap().is_empty());
         let (_folder, process) = sleeper(&script);
         assert_eq!(Process::with_argument(&script).unwrap(), std::slice::from_ref(&process));

@@ -70,6 +70,11 @@ fn a_lab_from_up_to_destroy() {
     assert_eq!(lab.states(), ["ready", "ready", "ready"]);
     assert_eq!(lab.processes().len(), 3);
 
+    let idle: serde_json::Value = serde_json::from_str(&lab.ok(&["idle", "--seconds", "1", "-o", "json"])).unwrap();
+    let costs = idle["nodes"].as_array().unwrap();
+    let resident = |cost: &serde_json::Value| cost["resident_bytes"].as_u64().unwrap();
+    assert!(costs.len() == 3 && costs.iter().all(|cost| resident(cost) > 1 << 20), "{idle}");
+
     lab.ok(&["kill", "n2"]);
     assert_eq!(lab.states()[1], "down");
     assert!(lab.fails(&["kill", "n2"]).contains("quorate-lab restart n2"));

@@ -4,11 +4,20 @@ use crate::bench::args::Bench;
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_client::{ContextToken, Count, Durability, OpId, QuorumKind};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 const AFTER_HELP: &str = "\
+Examples:
+  quorate put greeting 'hello, quorum' --trace   who holds it, how durably, and what took how long
+  quorate put photo @cat.jpg --ttl 7d            a file as the value; gone in a week
+  quorate get greeting -o raw                    the bytes, and nothing else
+  quorate get greeting -r all                    what all its owners hold
+  quorate load cities.ndjson --key id            a record a line; its field `id` is the key
+  quorate export > dump.ndjson                   and back: quorate load dump.ndjson --exported
+  quorate status                                 how the nodes are, and how many more may be lost
+
 Exit codes: 0 done, 2 typed wrong, 3 no such key, 4 refused and nothing applied, 5 outcome unknown, 6 conflict (more
 than one value), 7 not authorised (TLS refused), 1 anything else. `check` ends with 1 if a record is missing or differs.";
 
@@ -32,19 +41,19 @@ pub struct Common {
     /// The bucket [default: the one of the profile]
     #[arg(short, long, global = true, env = "QUORATE_BUCKET", value_name = "NAME")]
     pub bucket: Option<String>,
-    /// Owners that have to answer a read: a number, one, quorum or all
+    /// Owners that have to answer a read: a number, one, quorum or all [default: as the bucket says]
     #[arg(short = 'r', global = true, env = "QUORATE_R", value_name = "COUNT")]
     pub r: Option<Count>,
-    /// Owners that have to hold a write before it counts: a number, one, quorum or all
+    /// Owners that have to hold a write before it counts: a number, one, quorum or all [default: as the bucket says]
     #[arg(short = 'w', global = true, env = "QUORATE_W", value_name = "COUNT")]
     pub w: Option<Count>,
     /// Both -r and -w, where they are not given
     #[arg(long, global = true, env = "QUORATE_CONSISTENCY", value_enum)]
     pub consistency: Option<Consistency>,
-    /// Whether nodes that keep a hint for an unreachable owner count
+    /// Who counts toward -w and -r [default: as the bucket says]
     #[arg(long, global = true, env = "QUORATE_QUORUM", value_enum)]
     pub quorum: Option<Quorum>,
-    /// Whether a write is fsynced before it counts
+    /// When a write counts [default: as the bucket says]
     #[arg(long, global = true, env = "QUORATE_DURABILITY", value_enum)]
     pub durability: Option<Durable>,
     /// Time for a request with all its retries, as in 800ms, 5s, 2m
@@ -74,11 +83,17 @@ pub enum Command {
     /// Write a value
     Put(Put),
     /// Read a value
-    Get { key: OsString },
+    Get {
+        /// Its key: any bytes, 4096 at the most
+        key: OsString,
+    },
     /// Delete a key
     Del(Del),
     /// Show every concurrent value of a key
-    Siblings { key: OsString },
+    Siblings {
+        /// The key
+        key: OsString,
+    },
     /// End a conflict: write one value in place of all that are there
     Resolve(Resolve),
     /// List keys, in the order of partitions (not sorted)
@@ -92,7 +107,10 @@ pub enum Command {
         prefix: Option<OsString>,
     },
     /// Show where a key lies: its hash, partition, owners and fallbacks
-    Locate { key: OsString },
+    Locate {
+        /// The key, whether there is such a one or not
+        key: OsString,
+    },
     /// Show how evenly partitions lie on nodes and racks
     Ring,
     /// Say how many nodes can still be lost, and how each node is
@@ -114,8 +132,11 @@ pub enum Command {
         #[command(subcommand)]
         command: BucketCommand,
     },
-    /// Print a script that completes what is typed, for this shell
-    Completions { shell: clap_complete::Shell },
+    /// Print a script that completes what is typed, as in: quorate completions bash > ~/.bash_completion
+    Completions {
+        /// The shell that it is for
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -130,7 +151,7 @@ pub struct Writing {
     /// Replace exactly what this context covers: the one that a get printed
     #[arg(long, value_name = "HEX", conflicts_with = "supersede")]
     pub context: Option<ContextToken>,
-    /// Replace the latest acknowledged state (default), what the coordinator holds, or nothing
+    /// What is replaced [default: latest]
     #[arg(long, value_enum)]
     pub supersede: Option<Replace>,
     /// Repeat a write whose outcome is unknown: the op id that its error named
@@ -140,6 +161,7 @@ pub struct Writing {
 
 #[derive(Args, Debug)]
 pub struct Put {
+    /// Its key: any bytes, 4096 at the most
     pub key: OsString,
     /// The value, - for stdin, or @FILE
     #[arg(allow_negative_numbers = true)]
@@ -156,6 +178,7 @@ pub struct Put {
 
 #[derive(Args, Debug)]
 pub struct Del {
+    /// The key
     pub key: OsString,
     #[command(flatten)]
     pub writing: Writing,
@@ -164,6 +187,7 @@ pub struct Del {
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("winner").required(true).args(["value", "pick", "file"])))]
 pub struct Resolve {
+    /// The key
     pub key: OsString,
     /// Write this value
     #[arg(long)]
@@ -196,13 +220,16 @@ pub struct Repair {
 pub struct Records {
     /// One JSON object a line, or CSV with a header; also gzipped
     pub file: PathBuf,
-    /// The field that is the key
-    #[arg(long, visible_alias = "key", value_name = "FIELD")]
-    pub key_field: String,
+    /// The field that is the key; the whole record is its value
+    #[arg(long, visible_alias = "key", value_name = "FIELD", required_unless_present = "exported")]
+    pub key_field: Option<String>,
+    /// The file is what `quorate export` printed: keys, values and expiry are taken from it as they were
+    #[arg(long, conflicts_with_all = ["key_field", "key_prefix", "format"])]
+    pub exported: bool,
     /// What goes before each key
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub key_prefix: String,
-    /// [default: by the name of the file]
+    /// What the file is [default: by its name]
     #[arg(long, value_enum)]
     pub format: Option<RecordFormat>,
     /// Requests under way at once
@@ -226,7 +253,7 @@ pub struct Load {
     /// Stop when so many in a row could not be stored
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     pub stop_after: u64,
-    /// What each record replaces: the latest acknowledged state (default), what the coordinator holds, or nothing
+    /// What each record replaces [default: latest]
     #[arg(long, value_enum)]
     pub supersede: Option<Replace>,
 }
@@ -249,20 +276,27 @@ pub enum Consistency {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
+    /// All that was acknowledged before: R owners are asked for it first
     Latest,
+    /// What the owner that takes the write holds: one trip less, and what others hold may become a sibling
     Local,
+    /// The value becomes a sibling of all that is there
     Nothing,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quorum {
+    /// Only owners count
     Strict,
+    /// A hint for an unreachable owner counts toward -w, and a read makes do with the owners there are
     Sloppy,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
+    /// Fsynced before it is acknowledged
     Sync,
+    /// Acknowledged from memory: a power cut may lose it
     Async,
 }
 
@@ -325,16 +359,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Whether JSON was asked for, of a command line that does not parse.
-pub fn asks_for_json(typed: &[OsString]) -> bool {
-    let is_json = |text: &str| text == "json" || text == "jsonl";
+/// Whether JSON was asked for, of a command line that does not parse; `setting` is what the environment says.
+pub fn asks_for_json(typed: &[OsString], setting: Option<&OsStr>) -> bool {
     let words: Vec<&str> = typed.iter().filter_map(|word| word.to_str()).collect();
-    let apart = words.windows(2).any(|pair| matches!(pair[0], "-o" | "--output") && is_json(pair[1]));
-    let joined = |word: &&str| {
+    let apart = words.windows(2).filter(|pair| matches!(pair[0], "-o" | "--output")).map(|pair| pair[1]);
+    let joined = words.iter().filter_map(|word| {
         let value = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
-        value.is_some_and(|value| is_json(value.trim_start_matches('=')))
-    };
-    apart || words.iter().any(joined)
+        value.map(|value| value.trim_start_matches('=')).filter(|value| !value.is_empty())
+    });
+    let asked: Vec<&str> = apart.chain(joined).collect();
+    let is_json = |text: &&str| *text == "json" || *text == "jsonl";
+    match (asked.as_slice(), setting.and_then(OsStr::to_str)) {
+        ([], Some(setting)) => is_json(&setting),
+        (asked, _) => asked.iter().any(is_json),
+    }
 }
 
 #[cfg(test)]
@@ -375,6 +413,7 @@ mod tests {
             "quorate resolve k",
             "quorate resolve k --value v --pick 1",
             "quorate load f.csv",
+            "quorate load f.csv --exported --key id",
             "quorate load f.csv --key-field id --in-flight 0",
             "quorate check f.csv --key id --avoid-owner --node n1",
             "quorate get k -o xml",
@@ -389,13 +428,19 @@ mod tests {
     #[test]
     fn a_key_field_has_a_short_name() {
         let Command::Load(load) = parse("quorate load f.csv --key id").unwrap().command else { panic!() };
-        assert_eq!(load.records.key_field, "id");
+        assert_eq!(load.records.key_field.as_deref(), Some("id"));
+        assert!(
+            matches!(parse("quorate load f --exported").unwrap().command, Command::Load(load) if load.records.exported)
+        );
     }
 
     #[test]
     fn json_is_noticed_where_nothing_else_parses() {
-        let asks = |line: &str| asks_for_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let typed = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let asks = |line: &str| asks_for_json(&typed(line), None);
         assert!(asks("quorate put -o json") && asks("quorate --output=jsonl put") && asks("quorate -ojson"));
         assert!(!asks("quorate put -o table json") && !asks("quorate put json"));
+        let set = Some(OsStr::new("json"));
+        assert!(asks_for_json(&typed("quorate put"), set) && !asks_for_json(&typed("quorate -o table put"), set));
     }
 }

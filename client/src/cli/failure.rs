@@ -78,8 +78,9 @@ impl Failure {
         Self { code, message: message.into(), state, advice, details: Map::new() }
     }
 
+    /// Typed or set up wrong, which shows before anything is sent.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::new(Code::Usage, message)
+        Self::new(Code::Usage, message).state("nothing was sent")
     }
 
     pub fn local(message: impl Into<String>) -> Self {
@@ -196,8 +197,9 @@ impl Failure {
     }
 }
 
-const TLS_ADVICE: &str = "check `certificate`, `key` and `node_ca` in the profile: they must be issued for this \
-                          cluster, be valid today, and the certificate must be a client's";
+const TLS_ADVICE: &str = "check `certificate`, `node_ca` and `cluster` in the profile: the certificate has to be a \
+                          client's, issued for this cluster and valid today (`openssl x509 -noout -issuer -dates -in \
+                          FILE` shows that); `node_ca` has to be the authority of its nodes";
 const UNREACHABLE_ADVICE: &str = "check that the nodes run (`quorate status`, on this machine also `quorate-lab \
                                   status`) and that the addresses in the profile are right";
 
@@ -214,7 +216,7 @@ fn advice(refusal: &Refusal) -> &'static str {
         }
         Refusal::UnknownBucket { .. } => "`quorate bucket ls` lists the buckets",
         Refusal::KeyLength { length: 0, .. } => "give the key a name",
-        Refusal::KeyLength { .. } | Refusal::ValueLength { .. } => "make it shorter, or divide it over several keys",
+        Refusal::KeyLength { .. } | Refusal::ValueLength { .. } => crate::value::TOO_LONG_ADVICE,
         Refusal::WrongCluster { .. } => "check the profile",
         Refusal::Overloaded { .. }
         | Refusal::DeadlinePassed
@@ -271,14 +273,15 @@ impl From<ScanError> for Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use quorate_client::{Causes, Doubt, NodeId, OpId, UnknownCause};
     use quorate_ring::topology::Topology;
     use std::sync::Arc;
     use std::time::Duration;
 
-    fn layout() -> Layout {
+    /// A cluster of one node.
+    pub fn layout() -> Layout {
         let text = "cluster = \"000102030405060708090a0b0c0d0e0f\"\nepoch = 1\n[[node]]\nid = 1\nname = \"n1\"\n\
                     client_address = \"127.0.0.1:1\"\npeer_address = \"127.0.0.1:2\"\nrack = \"a\"\n\
                     [[bucket]]\nid = 1\nname = \"default\"\nn = 1\n";
@@ -297,6 +300,7 @@ mod tests {
             op_id: OpId([1; 16]),
             cause: UnknownCause::Reported(Doubt::LinkBroke),
             node: NodeId(1),
+            waited: Duration::from_millis(5),
             needed: Some(2),
             acks: Vec::new(),
         };
@@ -321,6 +325,7 @@ mod tests {
             op_id: OpId([1; 16]),
             cause: UnknownCause::Reported(Doubt::OwnersFailed),
             node: NodeId(1),
+            waited: Duration::from_millis(5),
             needed: Some(2),
             acks: Vec::new(),
         };

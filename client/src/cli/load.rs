@@ -2,10 +2,11 @@
 //!
 //! So many puts are under way at once, but never two of one key: a file that names a key twice leaves the later record.
 
+mod exported;
 pub mod feed;
 pub mod progress;
 pub mod records;
-mod rejects;
+pub mod rejects;
 mod state;
 
 use crate::args::{Load, Writing};
@@ -16,7 +17,7 @@ use feed::{Feed, Item};
 use progress::{Progress, rate};
 use quorate_client::{Receipt, WriteError, WriteOptions};
 use records::{Record, Source};
-use rejects::Rejects;
+use rejects::{Outcome, Rejects};
 use serde_json::json;
 use state::{Job, State, Watermark};
 use std::collections::HashSet;
@@ -44,6 +45,15 @@ struct Tally {
 }
 
 impl Tally {
+    /// One more record that is not known to be stored.
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::NotApplied => self.not_applied += 1,
+            Outcome::Unknown => self.unknown += 1,
+            Outcome::Unreadable => self.unreadable += 1,
+        }
+    }
+
     fn not_stored(&self) -> u64 {
         self.not_applied + self.unknown + self.unreadable
     }
@@ -82,12 +92,20 @@ pub async fn run(session: &Session, load: Load) -> Result<(), Failure> {
     let bytes = job.bytes;
     let state = if load.resume { State::read(&state_path, &job)? } else { State::new(job) };
     let skip = state.done;
+    let mut tally = Tally::default();
+    let rejects = if load.resume {
+        let (rejects, before) = Rejects::resume(rejects_path, skip)?;
+        before.into_iter().for_each(|outcome| tally.count(outcome));
+        rejects
+    } else {
+        Rejects::new(rejects_path)?
+    };
     let writing = Writing { supersede: load.supersede, ..Writing::default() };
     let mut loading = Loading {
         session,
         options: session.write_options(&writing),
-        rejects: Rejects::new(rejects_path, load.resume)?,
-        tally: Tally::default(),
+        rejects,
+        tally,
         mark: Watermark::at(skip),
         progress: Progress::new("loaded", bytes),
         puts: JoinSet::new(),
@@ -99,7 +117,8 @@ pub async fn run(session: &Session, load: Load) -> Result<(), Failure> {
     };
     loading.save()?;
     if skip > 0 {
-        eprintln!("resuming behind record {}", grouped(skip));
+        let before = grouped(loading.tally.not_stored());
+        eprintln!("resuming behind record {}; {before} of those before it were not stored", grouped(skip));
     }
     let in_flight = usize::from(load.records.in_flight);
     let feed = Feed::start(source, skip, 2 * in_flight);
@@ -155,8 +174,8 @@ impl Loading<'_> {
             None => Ok(Taken::End),
             Some(Ok(Ok(record))) => Ok(Taken::Put(record)),
             Some(Ok(Err(unreadable))) => {
-                self.tally.unreadable += 1;
-                self.reject(unreadable.number, "unreadable", &unreadable.reason, unreadable.text.as_bytes())?;
+                let why = (Outcome::Unreadable, unreadable.reason.as_str());
+                self.reject(unreadable.number, why, unreadable.text.as_bytes())?;
                 Ok(Taken::Rejected)
             }
             Some(Err(error)) => {
@@ -173,7 +192,8 @@ impl Loading<'_> {
         self.busy.insert(record.key.clone());
         let client = self.session.client.clone();
         let bucket = self.session.bucket.clone();
-        let options = WriteOptions { op_id: Some(self.state.op_id(record.number)), ..self.options.clone() };
+        let (op_id, expires_ms) = (Some(self.state.op_id(record.number)), record.expires_ms);
+        let options = WriteOptions { op_id, expires_ms, ..self.options.clone() };
         self.puts.spawn(async move {
             let result = client.put(&bucket, record.key.clone(), record.value.clone(), &options).await;
             (record, result)
@@ -192,24 +212,26 @@ impl Loading<'_> {
             }
             Err(error) => {
                 let outcome = match &error {
-                    WriteError::NotApplied(_) => "not_applied",
-                    WriteError::Unknown(_) => "unknown",
+                    WriteError::NotApplied(_) => Outcome::NotApplied,
+                    WriteError::Unknown(_) => Outcome::Unknown,
                 };
-                match &error {
-                    WriteError::NotApplied(_) => self.tally.not_applied += 1,
-                    WriteError::Unknown(_) => self.tally.unknown += 1,
-                }
                 self.tally.in_a_row += 1;
-                self.reject(record.number, outcome, &error.to_string(), &record.value)
+                self.reject(record.number, (outcome, &error.to_string()), record.text())
             }
         }
     }
 
-    fn reject(&mut self, number: u64, outcome: &str, reason: &str, record: &[u8]) -> Result<(), Failure> {
+    fn reject(&mut self, number: u64, (outcome, reason): (Outcome, &str), record: &[u8]) -> Result<(), Failure> {
+        self.tally.count(outcome);
         self.rejects.add(&rejects::line(number, outcome, reason, record))?;
         self.mark.done(number);
         if self.tally.not_stored() <= REASONS_SHOWN && !self.session.common.output.is_json() {
-            eprintln!("record {number}: {}: {reason}", outcome.replace('_', " "));
+            let ended = match outcome {
+                Outcome::NotApplied => "not applied",
+                Outcome::Unknown => "unknown",
+                Outcome::Unreadable => "unreadable",
+            };
+            eprintln!("record {number}: {ended}: {reason}");
         }
         Ok(())
     }

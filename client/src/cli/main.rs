@@ -22,7 +22,7 @@ mod write;
 
 use args::{BucketCommand, Cli, Command};
 use clap::{CommandFactory, Parser};
-use failure::{Code, Failure};
+use failure::Failure;
 use output::Format;
 use session::Session;
 use std::ffi::OsString;
@@ -47,14 +47,15 @@ fn main() -> ExitCode {
 
 /// Help and version are no errors; what was typed wrong is, in JSON if JSON was asked for.
 fn refuse_usage(error: &clap::Error, typed: &[OsString]) -> ExitCode {
-    if !error.use_stderr() || !args::asks_for_json(typed) {
+    let asked = args::asks_for_json(typed, std::env::var_os("QUORATE_OUTPUT").as_deref());
+    if !error.use_stderr() || !asked {
         // Nothing is left to be done if stderr is gone.
         let _ = error.print();
         return ExitCode::from(error.exit_code() as u8);
     }
     let text = error.to_string();
     let message = text.trim().trim_start_matches("error: ").to_string();
-    Failure::new(Code::Usage, message).advise("`quorate help` lists what can be typed").report(Format::Json)
+    Failure::usage(message).advise("`quorate help` lists what can be typed").report(Format::Json)
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {

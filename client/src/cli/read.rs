@@ -68,6 +68,7 @@ pub fn not_found(session: &Session, key: &[u8], answer: &ReadAnswer) -> Failure 
     let needed = answer.needed;
     Failure::new(Code::NotFound, format!("there is no key {:?} in bucket {}", shown_in_line(key, 80), session.bucket))
         .state(format!("{} owners answered, {needed} were needed", answer.answered.len()))
+        .advise("`quorate ls` lists the keys of a bucket; -b names another one")
         .detail("context", answer.context.to_string())
 }
 

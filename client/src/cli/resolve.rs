@@ -50,6 +50,6 @@ fn picked<'a>(answer: &'a ReadAnswer, pick: &str) -> Result<&'a Sibling, Failure
         let count = answer.siblings.len();
         Failure::usage(format!("there is no sibling {pick:?}: the key has {count}"))
             .state("nothing was written anywhere")
-            .advise(format!("pick 1 to {count}, or a version, as `quorate siblings KEY` shows them"))
+            .advise("pick a number or a version, as `quorate siblings KEY` shows them")
     })
 }

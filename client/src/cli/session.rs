@@ -3,7 +3,7 @@
 use crate::args::{Common, Replace, Writing};
 use crate::failure::Failure;
 use quorate_client::{
-    Client, Layout, NodeId, Profile, ReadOptions, ScanOptions, Supersede, Via, WriteOptions, new_op_id,
+    Client, Layout, NodeId, Profile, ProfileError, ReadOptions, ScanOptions, Supersede, Via, WriteOptions, new_op_id,
 };
 use quorate_ring::topology::Bucket;
 use std::path::{Path, PathBuf};
@@ -78,16 +78,25 @@ fn node_named(layout: &Layout, name: &str) -> Result<NodeId, Failure> {
     layout.topology().node_named(name).map(|node| node.id).ok_or_else(|| {
         let known: Vec<_> = layout.topology().nodes.iter().map(|n| n.name.as_str()).collect();
         Failure::usage(format!("there is no node {name:?}; there are {}", known.join(", ")))
+            .advise("`quorate ring` lists the nodes")
     })
 }
+
+const NO_PROFILE_ADVICE: &str =
+    "`quorate-lab up` starts a cluster on this machine and writes one; else give one with --profile FILE";
 
 pub fn load_profile(common: &Common) -> Result<Profile, Failure> {
     let home = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
     let path = profile_path(common.profile.as_deref(), home.as_deref(), &|path| path.exists())?;
-    let advice = "`quorate-lab up` starts a cluster on this machine and writes one; else give one with --profile";
-    Profile::load(&path).map_err(|error| Failure::usage(error.to_string()).advise(advice))
+    Profile::load(&path).map_err(|error| {
+        let advice = match error {
+            ProfileError::Unreadable { .. } => NO_PROFILE_ADVICE,
+            ProfileError::Malformed { .. } => "mend that file; the one that `quorate-lab up` writes shows how it looks",
+        };
+        Failure::usage(error.to_string()).advise(advice)
+    })
 }
 
 /// A given path as it is; a given bare name also in the folder of profiles; else the first of the usual places.
@@ -106,11 +115,7 @@ fn profile_path(
     let looked: Vec<PathBuf> = usual.into_iter().flatten().collect();
     looked.iter().find(|path| exists(path)).cloned().ok_or_else(|| {
         let places: Vec<_> = looked.iter().map(|p| p.display().to_string()).collect();
-        Failure::usage(format!("there is no profile; looked for {}", places.join(" and ")))
-            .state("nothing was sent")
-            .advise(
-                "`quorate-lab up` starts a cluster on this machine and writes one; else give one with --profile FILE",
-            )
+        Failure::usage(format!("there is no profile; looked for {}", places.join(" and "))).advise(NO_PROFILE_ADVICE)
     })
 }
 

@@ -1,15 +1,22 @@
 //! What each owner did, and when: a timeline, from the times in a receipt or an answer.
 
-use crate::output::{node_name, table};
+use crate::output::{names, node_name, table};
 use quorate_client::{Durability, Layout, NodeId, OpId, ReadAnswer, Receipt, Unknown};
-use quorate_ring::wire::client::{Ack, Standing};
+use quorate_ring::wire::client::{Ack, Answered, Standing};
 
 const WIDTH: usize = 32;
 
-/// One node's part. Microseconds since the coordinator, or the gateway, began.
+/// One node's part.
 struct Part {
     node: NodeId,
     role: String,
+    /// None: nothing is known of what it did.
+    times: Option<Times>,
+}
+
+/// Microseconds since the coordinator, or the gateway, began.
+#[derive(Clone, Copy)]
+struct Times {
     sent_us: u64,
     /// How long the node itself took.
     took_us: u64,
@@ -18,15 +25,32 @@ struct Part {
 
 /// Of a write, as its receipt tells it.
 pub fn of_write(layout: &Layout, receipt: &Receipt) -> String {
-    of_acks(layout, receipt.coordinator, receipt.needed, &receipt.acks)
+    let head = format!(
+        "trace: coordinated by {}; {} acks needed, {} came; times from when it began",
+        node_name(layout, receipt.coordinator),
+        receipt.needed,
+        receipt.acks.len()
+    );
+    timeline(layout, &head, ["COMMITTED", "ACKED"], &of_acks(layout, receipt.coordinator, &receipt.acks), 0)
 }
 
-/// Of a write whose outcome is not known: the acks that had come in.
-pub fn of_doubt(layout: &Layout, unknown: &Unknown) -> String {
-    match (unknown.needed, unknown.acks.first()) {
-        (Some(needed), Some(first)) => of_acks(layout, first.node, needed, &unknown.acks),
-        _ => format!("trace: {} told nothing\n", node_name(layout, unknown.node)),
-    }
+/// Of a write whose outcome is not known: the acks that had come in, and the owners of which nothing was heard.
+pub fn of_doubt(layout: &Layout, owners: &[NodeId], unknown: &Unknown) -> String {
+    let waited_us = u64::try_from(unknown.waited.as_micros()).unwrap_or(u64::MAX);
+    let (Some(needed), Some(first)) = (unknown.needed, unknown.acks.first()) else {
+        let (asked, owners) = (node_name(layout, unknown.node), names(layout, owners.iter().copied()));
+        return format!("trace: {asked} was asked, and of no ack was heard in {}; owners: {owners}\n", ms(waited_us));
+    };
+    let head = format!(
+        "trace: coordinated by {}; {needed} acks needed, {} came before it was given up after {}",
+        node_name(layout, first.node),
+        unknown.acks.len(),
+        ms(waited_us)
+    );
+    let mut parts = of_acks(layout, first.node, &unknown.acks);
+    let silent = owners.iter().filter(|owner| unknown.acks.iter().all(|ack| ack.node != **owner));
+    parts.extend(silent.map(|owner| Part { node: *owner, role: "owner, not heard of".to_string(), times: None }));
+    timeline(layout, &head, ["COMMITTED", "ACKED"], &parts, waited_us)
 }
 
 /// How to find the same write in the logs of the nodes.
@@ -35,7 +59,7 @@ pub fn in_logs(op_id: OpId) -> String {
 }
 
 /// The coordinator's own ack is the first.
-fn of_acks(layout: &Layout, coordinator: NodeId, needed: u8, acks: &[Ack]) -> String {
+fn of_acks(layout: &Layout, coordinator: NodeId, acks: &[Ack]) -> Vec<Part> {
     let part = |ack: &Ack| {
         let durability = match ack.durability {
             Durability::Sync => "fsynced",
@@ -46,68 +70,65 @@ fn of_acks(layout: &Layout, coordinator: NodeId, needed: u8, acks: &[Ack]) -> St
             Standing::Owner => format!("owner, {durability}"),
             Standing::Fallback { target } => format!("hint for {}, {durability}", node_name(layout, target)),
         };
-        Part { node: ack.node, role, sent_us: ack.sent_us, took_us: ack.took_us, answered_us: ack.acked_us }
+        let times = Times { sent_us: ack.sent_us, took_us: ack.took_us, answered_us: ack.acked_us };
+        Part { node: ack.node, role, times: Some(times) }
     };
-    let parts: Vec<Part> = acks.iter().map(part).collect();
-    let head = format!(
-        "trace: coordinated by {}; {needed} acks needed, {} came; times from when it began",
-        node_name(layout, coordinator),
-        parts.len()
-    );
-    timeline(layout, &head, ["COMMITTED", "ACKED"], &parts)
+    acks.iter().map(part).collect()
 }
 
 /// Of a read, as its answer tells it.
 pub fn of_read(layout: &Layout, answer: &ReadAnswer) -> String {
-    let part = |answered: &quorate_ring::wire::client::Answered| {
+    let part = |answered: &Answered| {
         let held = match answered.siblings {
             0 => "holds no value".to_string(),
             1 => "holds 1 value".to_string(),
             several => format!("holds {several} values"),
         };
         let behind = if answer.repairing.contains(&answered.node) { "; behind, being repaired" } else { "" };
-        Part {
-            node: answered.node,
-            role: held + behind,
-            sent_us: answered.sent_us,
-            took_us: answered.took_us,
-            answered_us: answered.answered_us,
-        }
+        let Answered { sent_us, took_us, answered_us, .. } = *answered;
+        Part { node: answered.node, role: held + behind, times: Some(Times { sent_us, took_us, answered_us }) }
     };
     let parts: Vec<Part> = answer.answered.iter().map(part).collect();
     let head =
         format!("trace: {} answers needed, {} came; times from when the gateway began", answer.needed, parts.len());
-    timeline(layout, &head, ["READ", "ANSWERED"], &parts)
+    timeline(layout, &head, ["READ", "ANSWERED"], &parts, 0)
 }
 
-fn timeline(layout: &Layout, head: &str, names: [&str; 2], parts: &[Part]) -> String {
-    let end_us = parts.iter().map(|part| part.answered_us).max().unwrap_or(0).max(1);
+/// Up to the last answer, or to `end_us` if that is later.
+fn timeline(layout: &Layout, head: &str, names: [&str; 2], parts: &[Part], end_us: u64) -> String {
+    let answered = parts.iter().filter_map(|part| part.times).map(|times| times.answered_us);
+    let end_us = answered.max().unwrap_or(0).max(end_us).max(1);
     let row = |part: &Part| {
-        vec![
-            node_name(layout, part.node),
-            part.role.clone(),
-            ms(part.sent_us),
-            format!("{} (took {})", ms(done_us(part)), ms(part.took_us)),
-            ms(part.answered_us),
-            bar(part, end_us),
-        ]
+        let mut row = vec![node_name(layout, part.node), part.role.clone()];
+        match &part.times {
+            Some(times) => row.extend([
+                ms(times.sent_us),
+                format!("{} (took {})", ms(done_us(times)), ms(times.took_us)),
+                ms(times.answered_us),
+                bar(times, end_us),
+            ]),
+            None => {
+                row.extend(["?".to_string(), "?".to_string(), "-".to_string(), format!("|{}|", "?".repeat(WIDTH + 1))])
+            }
+        }
+        row
     };
     let header = ["NODE", "ROLE", "SENT", names[0], names[1], "TIMELINE (. on its way, # at work)"];
     format!("{head}\n{}", table(&header, parts.iter().map(row).collect()))
 }
 
 /// When the node was done, by the coordinator's clock: taking both ways to be equally long.
-fn done_us(part: &Part) -> u64 {
-    let round_us = part.answered_us.saturating_sub(part.sent_us);
-    let way_us = round_us.saturating_sub(part.took_us) / 2;
-    part.answered_us - way_us.min(part.answered_us)
+fn done_us(times: &Times) -> u64 {
+    let round_us = times.answered_us.saturating_sub(times.sent_us);
+    let way_us = round_us.saturating_sub(times.took_us) / 2;
+    times.answered_us - way_us.min(times.answered_us)
 }
 
-fn bar(part: &Part, end_us: u64) -> String {
+fn bar(times: &Times, end_us: u64) -> String {
     let column = |us: u64| ((us.min(end_us) as u128 * WIDTH as u128) / u128::from(end_us)) as usize;
-    let done_us = done_us(part);
-    let (sent, done, answered) = (column(part.sent_us), column(done_us), column(part.answered_us));
-    let began = column(done_us.saturating_sub(part.took_us).max(part.sent_us));
+    let done_us = done_us(times);
+    let (sent, done, answered) = (column(times.sent_us), column(done_us), column(times.answered_us));
+    let began = column(done_us.saturating_sub(times.took_us).max(times.sent_us));
     let mark = |i: usize| match i {
         i if i < sent || i > answered => ' ',
         i if (began..=done).contains(&i) => '#',
@@ -124,16 +145,18 @@ fn ms(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use quorate_client::{OpId, UnknownCause};
+    use std::time::Duration;
 
-    fn part(sent_us: u64, took_us: u64, answered_us: u64) -> Part {
-        Part { node: NodeId(1), role: String::new(), sent_us, took_us, answered_us }
+    fn times(sent_us: u64, took_us: u64, answered_us: u64) -> Times {
+        Times { sent_us, took_us, answered_us }
     }
 
     #[test]
     fn a_bar_shows_the_way_and_the_work() {
-        let whole = part(0, 3_200, 3_200);
+        let whole = times(0, 3_200, 3_200);
         assert_eq!(bar(&whole, 3_200), format!("|{}|", "#".repeat(33)));
-        let late = part(800, 800, 3_200);
+        let late = times(800, 800, 3_200);
         assert_eq!(done_us(&late), 2_400);
         assert_eq!(
             bar(&late, 3_200),
@@ -143,9 +166,37 @@ mod tests {
     }
 
     #[test]
+    fn a_doubt_shows_how_long_it_was_and_of_whom_nothing_was_heard() {
+        let layout = crate::failure::tests::layout();
+        let ack = Ack {
+            node: NodeId(1),
+            standing: Standing::Owner,
+            durability: Durability::Sync,
+            sent_us: 0,
+            took_us: 1_000,
+            acked_us: 1_000,
+        };
+        let doubt = |acks: Vec<Ack>| Unknown {
+            op_id: OpId([1; 16]),
+            cause: UnknownCause::Deadline,
+            node: NodeId(1),
+            waited: Duration::from_millis(32),
+            needed: Some(2),
+            acks,
+        };
+        let some = of_doubt(&layout, &[NodeId(1), NodeId(2)], &doubt(vec![ack]));
+        let lines: Vec<&str> = some.lines().collect();
+        assert_eq!(lines[0], "trace: coordinated by n1; 2 acks needed, 1 came before it was given up after 32.000 ms");
+        assert!(lines[2].contains("coordinator, fsynced") && lines[2].ends_with(&format!("|##{}|", " ".repeat(31))));
+        assert!(lines[3].contains("not heard of") && lines[3].ends_with(&format!("|{}|", "?".repeat(33))), "{some}");
+        let none = of_doubt(&layout, &[NodeId(1)], &doubt(Vec::new()));
+        assert_eq!(none, "trace: n1 was asked, and of no ack was heard in 32.000 ms; owners: n1\n");
+    }
+
+    #[test]
     fn times_that_do_not_fit_together_do_no_harm() {
         for (sent, took, answered) in [(5, 100, 3), (0, 0, 0), (u64::MAX, u64::MAX, u64::MAX), (9, 50, 10)] {
-            assert_eq!(bar(&part(sent, took, answered), 10).chars().count(), WIDTH + 3);
+            assert_eq!(bar(&times(sent, took, answered), 10).chars().count(), WIDTH + 3);
         }
     }
 }

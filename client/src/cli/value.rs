@@ -1,12 +1,13 @@
 //! Keys and values as they are typed.
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub const TOO_LONG_ADVICE: &str = "make it shorter, or divide it over several keys";
 /// No bucket takes more; reading stops here.
 const VALUE_BYTES_MAX: u64 = quorate_ring::topology::VALUE_BYTES_MAX as u64;
 
@@ -31,13 +32,16 @@ pub fn value(typed: OsString, literal: bool) -> Result<Vec<u8>, Failure> {
 
 fn read(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    // One more than is allowed, so that the limit of the bucket refuses what was cut off here.
     from.take(VALUE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| unreadable(name, &e))?;
+    if bytes.len() as u64 > VALUE_BYTES_MAX {
+        let message = format!("{name} has more than {VALUE_BYTES_MAX} bytes, which is over the limit of every bucket");
+        return Err(Failure::new(Code::NotApplied, message).state("nothing was sent").advise(TOO_LONG_ADVICE));
+    }
     Ok(bytes)
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("cannot read {name}: {error}")).state("nothing was sent")
+    Failure::usage(format!("cannot read {name}: {error}"))
 }
 
 /// Milliseconds since 1970.
@@ -63,5 +67,7 @@ mod tests {
         assert_eq!(value(typed("-"), true).unwrap(), b"-");
         let failure = value(typed("@/no/such/file"), false).unwrap_err();
         assert_eq!(failure.code.exit(), 2);
+        let failure = value(typed("@/dev/zero"), false).unwrap_err();
+        assert!(failure.code.exit() == 4 && failure.message.contains("more than 8388608 bytes"), "{failure:?}");
     }
 }

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::{self, node_name, put_bytes, when};
 use crate::session::Session;
 use crate::{trace, value};
-use quorate_client::{Layout, OpId, Receipt, WriteError, WriteOptions};
+use quorate_client::{Declined, Layout, OpId, QuorumKind, Receipt, Refusal, Supersede, WriteError, WriteOptions};
 use quorate_ring::topology::{Bucket, Durability};
 use quorate_ring::wire::client::{Ack, Standing};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,7 @@ fn expiry(ttl: Duration) -> u64 {
 /// Puts, and prints the receipt.
 pub async fn store(session: &Session, key: Vec<u8>, value: Vec<u8>, options: WriteOptions) -> Result<(), Failure> {
     let result = session.client.put(&session.bucket, key.clone(), value, &options).await;
-    let receipt = result.map_err(|error| not_known_applied(session, &error))?;
+    let receipt = result.map_err(|error| not_known_applied(session, &key, &options, &error))?;
     print(session, "put", &key, &receipt, &options)
 }
 
@@ -34,19 +34,44 @@ pub async fn del(session: &Session, del: Del) -> Result<(), Failure> {
     let key = value::key(&del.key);
     let options = session.write_options(&del.writing);
     let result = session.client.delete(&session.bucket, key.clone(), &options).await;
-    let receipt = result.map_err(|error| not_known_applied(session, &error))?;
+    let receipt = result.map_err(|error| not_known_applied(session, &key, &options, &error))?;
     print(session, "delete", &key, &receipt, &options)
 }
 
-fn not_known_applied(session: &Session, error: &WriteError) -> Failure {
+fn not_known_applied(session: &Session, key: &[u8], options: &WriteOptions, error: &WriteError) -> Failure {
     let layout = session.layout();
-    if let WriteError::Unknown(unknown) = error
+    let bucket = layout.topology().bucket_named(&session.bucket);
+    if let (WriteError::Unknown(unknown), Some(bucket)) = (error, bucket)
         && session.common.trace
         && !session.common.output.is_json()
     {
-        eprint!("{}{}", trace::of_doubt(&layout, unknown), trace::in_logs(unknown.op_id));
+        let list = layout.preference(layout.partition(bucket, key));
+        let owners = list.expect("a layout has the partitions of its own buckets").owners();
+        eprint!("{}{}", trace::of_doubt(&layout, owners, unknown), trace::in_logs(unknown.op_id));
     }
-    Failure::write(error, &layout)
+    let failure = Failure::write(error, &layout);
+    let quorum = options.quorum.or(bucket.map(|bucket| bucket.quorum));
+    if quorum == Some(QuorumKind::Sloppy) && options.supersede == Some(Supersede::Latest) && lacks_owners(error) {
+        return failure.advise(LATEST_IN_SLOPPY);
+    }
+    failure
+}
+
+/// What people run into who expect a sloppy quorum to serve every write.
+const LATEST_IN_SLOPPY: &str = "`--supersede latest`, the default here, asks R owners what the write replaces, and \
+                                fallbacks cannot tell; with `--supersede local` one owner and its fallbacks will do, \
+                                and what the other owners hold may become a sibling. `quorate status` shows which \
+                                nodes are down";
+
+fn lacks_owners(error: &WriteError) -> bool {
+    match error {
+        WriteError::NotApplied(Declined::Refused { refusal, .. }) => {
+            matches!(refusal, Refusal::Unavailable { .. } | Refusal::DeadlinePassed)
+        }
+        WriteError::NotApplied(Declined::DeadlinePassed(_)) => true,
+        WriteError::NotApplied(Declined::NoBucket { .. } | Declined::NoNode(_) | Declined::Unreachable(_))
+        | WriteError::Unknown(_) => false,
+    }
 }
 
 fn print(session: &Session, what: &str, key: &[u8], receipt: &Receipt, options: &WriteOptions) -> Result<(), Failure> {

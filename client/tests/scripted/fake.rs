@@ -23,6 +23,7 @@ pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 pub const ACTOR: ActorId = ActorId((1 << 48) | 5);
 
 /// What a node does with the next request.
+#[allow(clippy::large_enum_variant, reason = "a test holds a handful of them")]
 pub enum Play {
     Answer(ClientReply),
     Silence,

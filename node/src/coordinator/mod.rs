@@ -3,7 +3,7 @@
 //! `put` and `get` share one shape: `begin`, `on_reply`, `on_silence`, `on_link_down`, each returning a [`Step`]. They
 //! hold no store and send nothing; the kernel carries out what they decide.
 
-pub mod answer;
+pub mod behind;
 pub mod get;
 pub mod late;
 pub mod plan;

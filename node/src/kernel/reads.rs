@@ -3,7 +3,7 @@
 use super::operations::Operation;
 use super::{Consistency, Effect, Kernel, Measure, Now, Outcome};
 use crate::coordinator::Origin;
-use crate::coordinator::answer::{behind, view};
+use crate::coordinator::behind::behind;
 use crate::coordinator::get::{Found, Get, GetAnswer};
 use crate::coordinator::plan::{ReadPlan, check_epoch};
 use crate::replica::{Place, told};
@@ -11,7 +11,7 @@ use crate::storage::{Read, Storage, StorageError, Table, object_key, object_rang
 use bytes::Bytes;
 use quorate_ring::id::{ActorId, NodeId, Partition};
 use quorate_ring::topology::{Conflict, Durability};
-use quorate_ring::version::{ContextToken, Dot, Object};
+use quorate_ring::version::{ContextToken, Dot, Object, visible};
 use quorate_ring::wire::client::{ClientReply, ReadAnswer, ReadRequest, ScanPage, ScanRecord, ScanRequest};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, PeerRequest, Purpose, Replicate};
@@ -174,7 +174,7 @@ impl<S: Storage> Kernel<S> {
         found: &Found,
         repairing: Vec<NodeId>,
     ) -> ReadAnswer {
-        let (siblings, set_aside) = view(&found.union, conflict, now.wall_ms);
+        let (siblings, set_aside) = visible(&found.union, conflict, now.wall_ms);
         let Place { bucket, key } = &plan.route.place;
         let cluster = self.layout.topology().cluster;
         ReadAnswer {

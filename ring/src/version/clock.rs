@@ -1,4 +1,5 @@
-//! The replica clock: the set of dots that a replica of a partition has seen. See DESIGN: sections on the replica clock.
+//! The replica clock: the set of dots that a replica of a partition has seen. One mechanism for lag, repair and deletion
+//! (see ARCHITECTURE.md, "How replicas come together again").
 
 use super::{Context, Dot};
 use crate::id::ActorId;
@@ -90,19 +91,27 @@ impl SeqSet {
     /// The runs of `self` that `other` lacks, in order.
     pub fn missing_in(&self, other: &SeqSet) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
+        let mut theirs = other.all_runs().peekable();
         for (first, last) in self.all_runs() {
-            let mut next = first;
-            for (start, end) in other.all_runs() {
-                if end < next || start > last {
-                    continue;
+            // What is not accounted for yet; nothing, if a run of theirs reaches the greatest seq there is.
+            let mut next = Some(first);
+            while let (Some(from), Some(&(start, end))) = (next, theirs.peek()) {
+                if start > last {
+                    break;
                 }
-                if next < start {
-                    missing.push((next, start - 1));
+                if end >= from {
+                    if from < start {
+                        missing.push((from, start - 1));
+                    }
+                    next = end.checked_add(1);
                 }
-                next = end.saturating_add(1);
+                if end > last {
+                    break; // It may cover a part of the next run of ours as well.
+                }
+                theirs.next();
             }
-            if next <= last {
-                missing.push((next, last));
+            if let Some(from) = next.filter(|from| *from <= last) {
+                missing.push((from, last));
             }
         }
         missing
@@ -239,5 +248,6 @@ mod tests {
         clock.union_actor(ActorId(1), &set);
         clock.union_actor(ActorId(2), &set);
         assert_eq!(clock.lag(&Clock::new()), u64::MAX);
+        assert_eq!(clock.lag(&clock), 0);
     }
 }

@@ -7,6 +7,7 @@ mod hlc;
 mod object;
 mod record;
 mod token;
+mod view;
 
 pub use clock::{Clock, SeqSet};
 pub use context::Context;
@@ -14,6 +15,7 @@ pub use hint::HintRecord;
 pub use hlc::Hlc;
 pub use object::{Content, Object, PAST_OPS_MAX, PastOp, RecordError, SIBLINGS_MAX};
 pub use token::{ContextToken, TokenError};
+pub use view::visible;
 
 use crate::id::ActorId;
 use serde::{Deserialize, Serialize};

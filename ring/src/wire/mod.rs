@@ -99,5 +99,8 @@ macro_rules! messages {
 pub(crate) use messages;
 
 #[cfg(test)]
+mod golden_tests;
+
+#[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

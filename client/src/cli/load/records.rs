@@ -1,5 +1,6 @@
 //! Files of records: NDJSON or CSV, also gzipped, one record at a time.
 
+use super::exported;
 use crate::args::{RecordFormat, Records};
 use crate::failure::Failure;
 use flate2::read::MultiGzDecoder;
@@ -14,13 +15,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// What is stored: the record itself, as JSON, under its key.
+/// What is stored: the record itself, as JSON, under its key; or what a line of an export says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     /// Counted from 1, unreadable ones too.
     pub number: u64,
     pub key: Vec<u8>,
     pub value: Vec<u8>,
+    /// Milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+    /// What stands in the file, where that is not the value.
+    line: Option<Vec<u8>>,
+}
+
+impl Record {
+    /// As it stands in the file.
+    pub fn text(&self) -> &[u8] {
+        self.line.as_deref().unwrap_or(&self.value)
+    }
 }
 
 /// A record without which the file goes on.
@@ -34,7 +46,7 @@ pub struct Unreadable {
 /// The records of one file, in order. An `io::Error` ends it.
 pub struct Source {
     lines: Lines,
-    key: KeyRule,
+    rule: Rule,
     number: u64,
     read: Arc<AtomicU64>,
 }
@@ -44,10 +56,14 @@ enum Lines {
     Csv { rows: Box<csv::Reader<Box<dyn BufRead + Send>>>, header: Vec<String> },
 }
 
-/// How a record's key is made.
-struct KeyRule {
-    field: String,
-    prefix: String,
+/// How a key and a value are made of a record.
+enum Rule {
+    /// The key is a field; the value is the whole record.
+    Field {
+        field: String,
+        prefix: String,
+    },
+    Exported,
 }
 
 /// Counts the bytes of the file itself, packed or not: of those the total is known.
@@ -67,7 +83,7 @@ impl Read for Counting {
 impl Source {
     pub fn open(records: &Records) -> Result<Self, Failure> {
         let path = &records.file;
-        let fault = |reason: String| Failure::usage(format!("{}: {reason}", path.display())).state("nothing was sent");
+        let fault = |reason: String| Failure::usage(format!("{}: {reason}", path.display()));
         let file = File::open(path).map_err(|e| fault(e.to_string()))?;
         let read = Arc::new(AtomicU64::new(0));
         let mut plain = BufReader::with_capacity(1 << 16, Counting { file, read: Arc::clone(&read) });
@@ -76,12 +92,17 @@ impl Source {
             true => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(plain))),
             false => Box::new(plain),
         };
-        let key = KeyRule { field: records.key_field.clone(), prefix: records.key_prefix.clone() };
-        let lines = match format_of(path, records.format).map_err(fault)? {
-            RecordFormat::Ndjson => Lines::Ndjson(text),
-            RecordFormat::Csv => csv_lines(text, &key.field).map_err(fault)?,
+        let (lines, rule) = match &records.key_field {
+            None => (Lines::Ndjson(text), Rule::Exported),
+            Some(field) => {
+                let lines = match format_of(path, records.format).map_err(fault)? {
+                    RecordFormat::Ndjson => Lines::Ndjson(text),
+                    RecordFormat::Csv => csv_lines(text, field).map_err(fault)?,
+                };
+                (lines, Rule::Field { field: field.clone(), prefix: records.key_prefix.clone() })
+            }
         };
-        Ok(Self { lines, key, number: 0, read })
+        Ok(Self { lines, rule, number: 0, read })
     }
 
     /// Bytes of the file that were read so far.
@@ -97,7 +118,7 @@ impl Source {
         let Some(found) = found else { return Ok(None) };
         self.number += 1;
         let number = self.number;
-        Ok(Some(match found.and_then(|text| self.key.record(number, text)) {
+        Ok(Some(match found.and_then(|text| self.rule.record(number, text)) {
             Ok(record) => Ok(record),
             Err((text, reason)) => Err(Unreadable { number, text, reason }),
         }))
@@ -189,32 +210,37 @@ fn next_row(rows: &mut csv::Reader<Box<dyn BufRead + Send>>, header: &[String]) 
     Ok(Some(Ok(json.into_bytes())))
 }
 
-impl KeyRule {
-    /// The value is the text as it stands, not as a parser would write it again.
+impl Rule {
     fn record(&self, number: u64, text: Vec<u8>) -> Result<Record, (String, String)> {
         let text = super::rejects::unwrap(&text).map(<[u8]>::to_vec).unwrap_or(text);
-        match self.key(&text) {
-            Ok(key) => Ok(Record { number, key, value: text }),
+        let made = match self {
+            // The value is the text as it stands, not as a parser would write it again.
+            Rule::Field { field, prefix } => key_of(&text, field, prefix).map(|key| (key, None, None)),
+            Rule::Exported => exported::parse(&text).map(|line| (line.key, Some(line.value), line.expires_ms)),
+        };
+        match made {
+            Ok((key, None, expires_ms)) => Ok(Record { number, key, value: text, expires_ms, line: None }),
+            Ok((key, Some(value), expires_ms)) => Ok(Record { number, key, value, expires_ms, line: Some(text) }),
             Err(reason) => Err((String::from_utf8_lossy(&text).into_owned(), reason)),
         }
     }
+}
 
-    fn key(&self, text: &[u8]) -> Result<Vec<u8>, String> {
-        let parsed: Value = serde_json::from_slice(text).map_err(|e| format!("it is not JSON: {e}"))?;
-        let fields = parsed.as_object().ok_or("it is not a JSON object")?;
-        let field = fields.get(&self.field).ok_or_else(|| format!("it has no field {:?}", self.field))?;
-        let key = match field {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
-                return Err(format!("field {:?} is neither text nor a number", self.field));
-            }
-        };
-        if key.is_empty() {
-            return Err(format!("field {:?} is empty", self.field));
+fn key_of(text: &[u8], name: &str, prefix: &str) -> Result<Vec<u8>, String> {
+    let parsed: Value = serde_json::from_slice(text).map_err(|e| format!("it is not JSON: {e}"))?;
+    let fields = parsed.as_object().ok_or("it is not a JSON object")?;
+    let field = fields.get(name).ok_or_else(|| format!("it has no field {name:?}"))?;
+    let key = match field {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+            return Err(format!("field {name:?} is neither text nor a number"));
         }
-        Ok(format!("{}{key}", self.prefix).into_bytes())
+    };
+    if key.is_empty() {
+        return Err(format!("field {name:?} is empty"));
     }
+    Ok(format!("{prefix}{key}").into_bytes())
 }
 
 #[cfg(test)]

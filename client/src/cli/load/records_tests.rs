@@ -1,4 +1,5 @@
 use super::*;
+use crate::load::rejects::Outcome;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::io::Write;
@@ -8,7 +9,8 @@ use tempfile::TempDir;
 fn records(folder: &TempDir, name: &str, content: &[u8], field: &str) -> Records {
     let file: PathBuf = folder.path().join(name);
     std::fs::write(&file, content).unwrap();
-    Records { file, key_field: field.to_string(), key_prefix: "p/".to_string(), format: None, in_flight: 1 }
+    let key_field = Some(field.to_string());
+    Records { file, key_field, exported: false, key_prefix: "p/".to_string(), format: None, in_flight: 1 }
 }
 
 fn all(records: &Records) -> Vec<Result<(String, String), String>> {
@@ -102,9 +104,21 @@ fn a_line_without_end_is_passed_over() {
 }
 
 #[test]
+fn an_export_is_read_as_it_was_printed() {
+    let folder = TempDir::new().unwrap();
+    let line = "{\"bucket\":\"b\",\"expires_ms\":9,\"key\":\"k\",\"value\":\"v\",\"version\":\"1.0:1\"}";
+    let exported = Records { key_field: None, exported: true, ..records(&folder, "dump", line.as_bytes(), "") };
+    let record = Source::open(&exported).unwrap().next().unwrap().unwrap().unwrap();
+    assert_eq!((&record.key[..], &record.value[..], record.expires_ms), (&b"k"[..], &b"v"[..], Some(9)));
+    // What is rejected of it is a line of an export again.
+    assert_eq!(record.text(), line.as_bytes());
+}
+
+#[test]
 fn what_was_rejected_can_be_loaded_again() {
     let folder = TempDir::new().unwrap();
-    let line = crate::load::rejects::line(9, "unknown", "the deadline passed", b"{\"id\":5,  \"x\":\"}\"}");
+    let record = b"{\"id\":5,  \"x\":\"}\"}";
+    let line = crate::load::rejects::line(9, Outcome::Unknown, "the deadline passed", record);
     let found = all(&records(&folder, "f.rejects.ndjson", &line, "id"));
     assert_eq!(found, [ok("p/5", "{\"id\":5,  \"x\":\"}\"}")]);
 }

@@ -14,7 +14,8 @@ pub struct Job {
     pub file: PathBuf,
     pub bytes: u64,
     pub modified_ms: u64,
-    pub key_field: String,
+    /// None for an export.
+    pub key_field: Option<String>,
     pub key_prefix: String,
     pub bucket: String,
 }
@@ -52,7 +53,7 @@ const VERSION: u8 = 1;
 impl Job {
     pub fn of(records: &Records, bucket: &str) -> Result<Self, Failure> {
         let path = &records.file;
-        let fault = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display())).state("nothing was sent");
+        let fault = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display()));
         let metadata = path.metadata().map_err(fault)?;
         let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         Ok(Self {
@@ -73,7 +74,7 @@ impl State {
 
     /// Reads the state of an earlier run, and makes sure that it is of this load.
     pub fn read(path: &Path, job: &Job) -> Result<Self, Failure> {
-        let fault = |reason: String| Failure::usage(format!("{}: {reason}", path.display())).state("nothing was sent");
+        let fault = |reason: String| Failure::usage(format!("{}: {reason}", path.display()));
         let advice = "without --resume the load starts from the beginning, which does no harm";
         let text = std::fs::read(path).map_err(|e| fault(format!("there is nothing to resume: {e}")).advise(advice))?;
         let state: Self =
@@ -133,7 +134,8 @@ mod tests {
 
     fn job(bytes: u64) -> Job {
         let file = PathBuf::from("/f");
-        let [key_field, key_prefix, bucket] = ["id", "", "default"].map(str::to_string);
+        let key_field = Some("id".to_string());
+        let [key_prefix, bucket] = ["", "default"].map(str::to_string);
         Job { file, bytes, modified_ms: 5, key_field, key_prefix, bucket }
     }
 

@@ -1,15 +1,17 @@
-//! What a reader is shown of an object that was united in the client: the rule by which nodes answer a get.
+//! What a reader is shown of an object: the one rule, by which nodes answer a get and clients a listing.
 
-use quorate_ring::topology::Conflict;
-use quorate_ring::version::{Content, Dot, Object};
-use quorate_ring::wire::client::Sibling;
+use super::{Content, Dot, Object};
+use crate::topology::Conflict;
+use crate::wire::client::Sibling;
 use std::collections::BTreeMap;
 
-/// The siblings in the order of their dots, and how many concurrent writes an lww bucket does not show.
+/// The siblings that a reader sees, in the order of their dots, and how many concurrent writes an lww bucket hides.
 ///
-/// Of two siblings of one op id the larger dot stands for both; what has expired by `wall_ms` (milliseconds since 1970)
-/// reads as if it were erased; an lww bucket shows the greatest (HLC, dot) of the rest.
+/// Two live siblings of one op id, minted by two coordinators, are one write: the larger dot stands for both. What has
+/// expired by `wall_ms` (milliseconds since 1970) reads as if it had been erased already, so that nobody sees when that
+/// happens. An lww bucket shows the sibling with the greatest (HLC, dot) of the rest.
 pub fn visible(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Sibling>, u32) {
+    // Siblings come in the order of their dots: the larger one stays.
     let by_op: BTreeMap<_, &(Dot, Content)> = object.siblings().iter().map(|s| (s.1.op_id, s)).collect();
     let live = by_op.into_values().filter(|(_, content)| !content.expired(wall_ms));
     let mut shown: Vec<&(Dot, Content)> = live.collect();
@@ -21,22 +23,25 @@ pub fn visible(object: &Object, conflict: Conflict, wall_ms: u64) -> (Vec<Siblin
         set_aside = shown.len() as u32 - 1;
         shown = vec![winner];
     }
-    let sibling = |(dot, content): &(Dot, Content)| Sibling {
+    (shown.into_iter().map(sibling).collect(), set_aside)
+}
+
+fn sibling((dot, content): &(Dot, Content)) -> Sibling {
+    Sibling {
         value: content.value.clone(),
         dot: *dot,
         hlc: content.hlc,
         expires_ms: content.expires_ms,
         op_id: content.op_id,
-    };
-    (shown.into_iter().map(sibling).collect(), set_aside)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{ActorId, OpId};
+    use crate::version::{Context, Hlc};
     use bytes::Bytes;
-    use quorate_ring::id::{ActorId, OpId};
-    use quorate_ring::version::{Context, Hlc};
 
     fn object(siblings: &[(u64, u64, u8, Option<u64>)]) -> Object {
         let mut object = Object::default();

@@ -1,0 +1,84 @@
+//! A lab to type commands at.
+
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Five nodes on three racks. They end with the test, whichever way it ends.
+pub struct Lab {
+    pub folder: tempfile::TempDir,
+}
+
+/// Cargo puts programs beside the folder of the tests. `./ops/test` builds them first.
+fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(path.exists(), "{} is not there: cargo build --release --workspace --bins", path.display());
+    path
+}
+
+impl Lab {
+    pub fn up() -> Self {
+        let lab = Self { folder: tempfile::tempdir().unwrap() };
+        lab.lab(&["up", "--nodes", "5", "--racks", "3"]);
+        lab
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.folder.path().join("lab")
+    }
+
+    pub fn lab(&self, arguments: &[&str]) -> String {
+        let done = Command::new(program("quorate-lab")).arg("--dir").arg(self.dir()).args(arguments).output().unwrap();
+        assert!(done.status.success(), "quorate-lab {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// `quorate` with these arguments, in a folder of this lab.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("quorate"));
+        let profile = self.dir().join("client.toml");
+        command.current_dir(self.folder.path()).env("QUORATE_PROFILE", profile).args(arguments);
+        command
+    }
+
+    pub fn quorate(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What was printed, given that the exit code is this.
+    pub fn exits(&self, code: i32, arguments: &[&str]) -> String {
+        let done = self.quorate(arguments);
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert_eq!(done.status.code(), Some(code), "quorate {arguments:?}\nstdout: {out}\nstderr: {err}");
+        out.into_owned() + &err
+    }
+
+    pub fn json(&self, code: i32, arguments: &[&str]) -> Value {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["-o", "json"]);
+        let done = self.quorate(&arguments);
+        let out = String::from_utf8_lossy(&done.stdout);
+        let err = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "quorate {arguments:?}\nstdout: {out}\nstderr: {err}");
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("quorate {arguments:?} is not JSON: {e}\n{out}"))
+    }
+
+    pub fn owners(&self, key: &str) -> Vec<String> {
+        let located = self.json(0, &["locate", key]);
+        let nodes = located["nodes"].as_array().unwrap_or_else(|| panic!("no nodes: {located}"));
+        let owners = nodes.iter().filter(|node| node["role"] == "owner");
+        owners.map(|owner| owner["node"].as_str().unwrap().to_string()).collect()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let destroy = Command::new(program("quorate-lab")).arg("--dir").arg(self.dir()).arg("destroy").status();
+        if !std::thread::panicking() {
+            assert!(destroy.unwrap().success());
+        }
+    }
+}
