@@ -1,9 +1,13 @@
-//! What is done to the nodes of a lab: start, wait, stop, kill, pause.
+//! What is done to the nodes of a lab: start, wait, stop, kill, pause. What else is done to them is in `faults`.
 
+mod faults;
+
+use crate::disk::{self, DiskError};
 use crate::folder::{Folder, FolderError, FolderLock, NodeRecord, Record};
 use crate::plan::{self, PlanError, Shape};
 use crate::probe::{self, Readiness};
 use crate::process::{Doing, Ended, Process, Tie};
+use crate::relay::{ControlError, RulesError};
 use quorate_ring::topology::Topology;
 use std::fs;
 use std::io;
@@ -46,6 +50,18 @@ pub enum ClusterError {
     Look(io::Error),
     #[error("interrupted")]
     Interrupted,
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(
+        "the nodes of this lab talk to each other directly, so that no link can be cut; make a lab with `quorate-lab up --faults`"
+    )]
+    NoRelay,
+    #[error("the relay did not start: {0}; its log is {log}", log = .1.display())]
+    Relay(io::Error, PathBuf),
 }
 
 /// A lab, with its lock held.
@@ -119,6 +135,7 @@ impl Cluster {
             let topology = self.topology()?;
             plan::issue_certificates(&self.folder, topology.cluster, &self.record)?;
         }
+        self.start_relay(tie)?;
         let mut started = Vec::new();
         for index in 0..self.record.nodes.len() {
             let node = &self.record.nodes[index];
@@ -138,8 +155,11 @@ impl Cluster {
             return Err(ClusterError::PortTaken { node: node.name, port: taken.port() });
         }
         let config = self.folder.node_config(&node.name).display().to_string();
+        if let Some(bytes) = self.record.disk_bytes {
+            disk::mount(&self.folder.node(&node.name), bytes)?;
+        }
         if !node.initialised {
-            self.initialise(&node.name, &config)?;
+            self.prepare(&node.name, "init")?;
             self.record.nodes[index].initialised = true;
         }
         let arguments = ["run", "--config", &config];
@@ -151,9 +171,11 @@ impl Cluster {
         Ok(self.folder.write_record(&self.record)?)
     }
 
-    fn initialise(&self, node: &str, config: &str) -> Result<(), ClusterError> {
+    /// Has the node program do something to the data folder of a node that does not run.
+    fn prepare(&self, node: &str, verb: &str) -> Result<(), ClusterError> {
         let output = Command::new(&self.program)
-            .args(["init", "--config", config])
+            .args([verb, "--config"])
+            .arg(self.folder.node_config(node))
             .output()
             .map_err(|error| ClusterError::Start { node: node.to_string(), error })?;
         if output.status.success() {
@@ -247,6 +269,9 @@ impl Cluster {
             ended.push((node.clone(), how));
         }
         self.forget(names)?;
+        if self.record.nodes.iter().all(|node| doing(node) == Doing::Gone) {
+            self.stop_relay()?;
+        }
         Ok(ended)
     }
 
@@ -282,6 +307,9 @@ impl Cluster {
     pub fn destroy(mut self) -> Result<(), ClusterError> {
         let names = self.record.names();
         self.stop(&names, END_GRACE)?;
+        for name in &names {
+            disk::unmount(&self.folder.node(name))?;
+        }
         let path = self.folder.path().to_path_buf();
         Ok(fs::remove_dir_all(&path).map_err(|error| FolderError::File { path, error })?)
     }

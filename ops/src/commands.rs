@@ -1,15 +1,16 @@
 //! What each command of `quorate-lab` does, in words to the person who typed it.
 
-use crate::{Command, Output, interrupt};
+use crate::{Command, Output, StoryName, fault_verbs, interrupt, runs};
 use anyhow::{Context, Result, bail};
 use quorate_ops::certs::Certs;
 use quorate_ops::cluster::{self, Cluster, ClusterError, END_GRACE};
-use quorate_ops::crash;
+use quorate_ops::disk;
 use quorate_ops::folder::Folder;
 use quorate_ops::idle;
 use quorate_ops::observe::{boards, prometheus};
 use quorate_ops::plan::Shape;
-use quorate_ops::process::{Doing, Ended, Tie};
+use quorate_ops::process::{self, Doing, Ended, Tie};
+use quorate_ops::relay;
 use quorate_ops::show;
 use quorate_ring::topology::Topology;
 use std::fs;
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Each ordered pair of nodes has a port of the relay.
+const FAULTS_NODES_MAX: u16 = 16;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What a node of a lab that is watched is told beside.
 const CANARY: &str = "canary_bucket = \"canary\"\n";
@@ -48,8 +51,12 @@ impl Commands {
 
     pub fn run(&self, command: Command) -> Result<ExitCode> {
         match command {
-            Command::Up { nodes, racks, n, partitions, observe, foreground, wait } => {
-                let given = nodes.is_some() || racks.is_some() || n.is_some() || partitions.is_some();
+            Command::Up { nodes, racks, n, partitions, faults, disk, observe, foreground, with_parent, wait } => {
+                if with_parent {
+                    process::end_with_parent().context("this command cannot be tied to its parent")?;
+                }
+                let sized = nodes.is_some() || racks.is_some() || n.is_some() || partitions.is_some();
+                let given = sized || faults || disk.is_some();
                 let common = Shape::default();
                 let shape = Shape {
                     nodes: nodes.unwrap_or(common.nodes),
@@ -57,8 +64,13 @@ impl Commands {
                     n,
                     partitions: partitions.unwrap_or(common.partitions),
                     node_settings: if observe { CANARY.to_string() } else { common.node_settings },
-                    data: common.data,
+                    data: if disk.is_some() { disk::DATA } else { common.data },
+                    faults,
+                    disk_bytes: disk.map(|mib| mib * 1024 * 1024),
                 };
+                if faults && shape.nodes > FAULTS_NODES_MAX {
+                    bail!("--faults takes {FAULTS_NODES_MAX} nodes at the most: each pair needs two ports");
+                }
                 let shape = (given || !self.folder.holds_a_lab()).then_some(shape);
                 self.up(Up { shape, observe, foreground, wait: Duration::from_secs(wait) })?;
             }
@@ -83,6 +95,8 @@ impl Commands {
                 cluster.resume(&names)?;
                 println!("resumed {}", names.join(", "));
             }
+            Command::Fault(fault) => fault_verbs::run(fault, self.open()?)?,
+            Command::Relay { plan } => relay::run(&plan)?,
             Command::Down => self.down(&mut self.open()?)?,
             Command::Destroy => {
                 let path = self.folder.path().display();
@@ -94,12 +108,17 @@ impl Commands {
             Command::Logs { node, follow, lines } => self.logs(&node, follow, lines)?,
             Command::Certs { topology, out } => certs(&topology, &out)?,
             Command::Dashboards { folder, preview, minutes } => dashboards(&folder, preview.as_deref(), minutes)?,
-            Command::CrashRounds(settings) => return self.crash_rounds(&settings),
+            Command::CrashRounds(settings) => return runs::crash_rounds(&self.node_program, &settings),
+            Command::Verify { residue, within, output } => {
+                return runs::verify(&self.folder, residue, Duration::from_secs(within), output);
+            }
+            Command::Story { name: StoryName::SplitBrain, scratch } => runs::split_brain(&self.node_program, scratch)?,
+            Command::Trial { trial, output } => return runs::trial(&self.node_program, &trial, output),
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn open(&self) -> Result<Cluster> {
+    pub fn open(&self) -> Result<Cluster> {
         Ok(Cluster::open(self.folder.clone(), self.node_program.clone())?)
     }
 
@@ -151,6 +170,9 @@ impl Commands {
         let mut told = Vec::new();
         while !interrupt::asked() {
             std::thread::sleep(LOOK_EVERY);
+            if !self.folder.holds_a_lab() {
+                return Ok(()); // `quorate-lab destroy` ended them all.
+            }
             for node in cluster::view(&self.folder)? {
                 let name = node.record.name;
                 let gone = node.doing == Doing::Gone;
@@ -174,9 +196,20 @@ impl Commands {
 
     fn status(&self, output: Output) -> Result<()> {
         let nodes = cluster::view(&self.folder)?;
+        let links = self.folder.read_record()?.relay.map(|relay| relay::ask(relay.control));
         match output {
-            Output::Table => println!("{}", show::status_table(&self.folder, &nodes)),
-            Output::Json => println!("{}", show::status_json(&self.folder, &nodes)),
+            Output::Table => {
+                println!("{}", show::status_table(&self.folder, &nodes));
+                match links {
+                    Some(Ok(account)) => println!("\nlinks: {}", account.rules),
+                    Some(Err(silent)) => println!("\nlinks: {silent}"),
+                    None => {}
+                }
+            }
+            Output::Json => {
+                let links = links.and_then(Result::ok);
+                println!("{}", show::status_json(&self.folder, &nodes, links.as_ref()));
+            }
         }
         Ok(())
     }
@@ -233,23 +266,16 @@ impl Commands {
             std::thread::sleep(LOOK_EVERY);
         }
     }
-
-    fn crash_rounds(&self, settings: &crash::Settings) -> Result<ExitCode> {
-        interrupt::listen();
-        let report = crash::rounds(&self.node_program, settings, stop_if_asked)?;
-        println!("{report}");
-        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
 }
 
-fn wait(cluster: &Cluster, names: &[String], limit: Duration) -> Result<(), ClusterError> {
+pub fn wait(cluster: &Cluster, names: &[String], limit: Duration) -> Result<(), ClusterError> {
     cluster.wait_ready(names, limit, |progress| {
         show::progress_line(progress);
         stop_if_asked()
     })
 }
 
-fn stop_if_asked() -> ControlFlow<()> {
+pub fn stop_if_asked() -> ControlFlow<()> {
     if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 

@@ -40,6 +40,27 @@ pub struct FolderLock(#[allow(dead_code, reason = "the lock lasts as long as the
 pub struct Record {
     pub version: u32,
     pub nodes: Vec<NodeRecord>,
+    /// If the nodes talk through one.
+    #[serde(default)]
+    pub relay: Option<RelayRecord>,
+    /// If each node has a small disk of its own: its size.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    /// Where in a node's folder its data lies.
+    #[serde(default = "default_data")]
+    pub data: String,
+}
+
+fn default_data() -> String {
+    "data".to_string()
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RelayRecord {
+    /// Where it takes orders.
+    pub control: SocketAddr,
+    /// The process that was last started for it, if it was not ended by us.
+    pub process: Option<Process>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -88,6 +109,14 @@ impl Folder {
 
     pub fn node_log(&self, name: &str) -> PathBuf {
         self.node(name).join("log")
+    }
+
+    pub fn relay_plan(&self) -> PathBuf {
+        self.0.join("relay.json")
+    }
+
+    pub fn relay_log(&self) -> PathBuf {
+        self.0.join("relay.log")
     }
 
     pub fn record(&self) -> PathBuf {
@@ -155,7 +184,7 @@ impl Folder {
 
 impl Record {
     pub fn new(nodes: Vec<NodeRecord>) -> Self {
-        Self { version: RECORD_VERSION, nodes }
+        Self { version: RECORD_VERSION, nodes, relay: None, disk_bytes: None, data: default_data() }
     }
 
     pub fn node(&self, name: &str) -> Option<&NodeRecord> {

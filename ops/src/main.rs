@@ -1,10 +1,13 @@
 //! `quorate-lab`: a cluster of real processes on one machine.
 
 mod commands;
+mod fault_verbs;
 mod interrupt;
+mod runs;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use quorate_ops::crash;
+use quorate_ops::trial::Trial;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,6 +41,12 @@ enum Command {
         /// Partitions of the key space, a power of two.
         #[arg(long)]
         partitions: Option<u16>,
+        /// Let the nodes talk through a relay, so that links can be cut and slowed down; up to 16 nodes.
+        #[arg(long)]
+        faults: bool,
+        /// Give each node a disk of its own of so many MiB, in memory, that can be filled (needs root).
+        #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=4096))]
+        disk: Option<u64>,
         /// Start Prometheus beside the nodes (installed if it is missing), and Grafana if it is on the machine. A new
         /// cluster gets a canary.
         #[arg(long)]
@@ -45,6 +54,9 @@ enum Command {
         /// Stay, and end the nodes when this command is ended.
         #[arg(long)]
         foreground: bool,
+        /// With --foreground: end also when whatever started this command ends, even if it was killed. For tests.
+        #[arg(long, requires = "foreground")]
+        with_parent: bool,
         /// How long to wait for the nodes to be ready, in seconds.
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         wait: u64,
@@ -85,6 +97,9 @@ enum Command {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
+    /// Make faults on purpose: in the network, on disks.
+    #[command(flatten)]
+    Fault(fault_verbs::Fault),
     /// End every node gracefully, and keep their data.
     Down,
     /// End every node and remove the folder.
@@ -122,6 +137,43 @@ enum Command {
     },
     /// Kill all nodes in the middle of a load, again and again, and check that all that was acknowledged is kept.
     CrashRounds(crash::Settings),
+    /// Read every owner of every partition directly, and say byte for byte where they differ.
+    Verify {
+        /// Count tombstones and log entries that are left, too.
+        #[arg(long)]
+        residue: bool,
+        /// Look again until all is well, for so many seconds at the most.
+        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+        within: u64,
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Tell, and play with real processes, what happens when a cluster is cut in two.
+    Story {
+        #[arg(value_enum)]
+        name: StoryName,
+        /// Folder for the cluster, removed afterwards [default: one in the system's folder for such things].
+        #[arg(long, value_name = "FOLDER")]
+        scratch: Option<PathBuf>,
+    },
+    /// Make faults under load, and check what must hold then: `trial down`, `wipe`, `cut`, `deletes`, `hints`.
+    Trial {
+        #[command(subcommand)]
+        trial: Trial,
+        #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
+        output: Output,
+    },
+    /// Forward packets between nodes, by a plan. `up --faults` starts it.
+    #[command(hide = true)]
+    Relay {
+        #[arg(long, value_name = "FILE")]
+        plan: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StoryName {
+    SplitBrain,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

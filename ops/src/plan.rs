@@ -2,7 +2,9 @@
 //! profile of a client.
 
 use crate::certs::{Certs, CertsError};
-use crate::folder::{Folder, FolderError, NodeRecord, Record};
+use crate::disk;
+use crate::folder::{Folder, FolderError, NodeRecord, Record, RelayRecord};
+use crate::relay;
 use quorate_ring::id::{ClusterId, NodeId};
 use quorate_ring::placement::{Layout, PlacementError};
 use quorate_ring::topology::{Topology, TopologyError};
@@ -50,29 +52,44 @@ pub struct Shape {
     pub node_settings: String,
     /// Where in a node's folder its data lies.
     pub data: &'static str,
+    /// The nodes talk through a relay, so that links can be cut and slowed down.
+    pub faults: bool,
+    /// Each node has a small disk of its own, of this size, that can be filled.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
         let node_settings = String::new();
-        Self { nodes: 5, racks: 3, n: None, partitions: 256, node_settings, data: "data" }
+        let (faults, disk_bytes) = (false, None);
+        Self { nodes: 5, racks: 3, n: None, partitions: 256, node_settings, data: "data", faults, disk_bytes }
     }
 }
 
 /// Makes the folder of a cluster. No process is started; the record names none.
 pub fn make(folder: &Folder, shape: &Shape) -> Result<Record, PlanError> {
     let cluster = ClusterId(random()?);
-    let nodes = nodes(shape)?;
+    let (nodes, spare) = nodes(shape)?;
     let text = topology_text(cluster, shape, &nodes);
     Layout::new(Arc::new(Topology::parse(&text)?))?;
     folder.make()?;
     write(folder.topology(), &text)?;
-    let record = Record::new(nodes);
+    let mut record = Record { disk_bytes: shape.disk_bytes, data: shape.data.to_string(), ..Record::new(nodes) };
     issue_certificates(folder, cluster, &record)?;
+    let relay = shape.faults.then(|| relay_plan(&record.nodes, &spare));
     for node in &record.nodes {
         let path = folder.node(&node.name);
         fs::create_dir_all(&path).map_err(|error| PlanError::File { path, error })?;
         write(folder.node_config(&node.name), &node_text(node, shape))?;
+        if let Some(relay) = &relay {
+            let seen = record.nodes.iter().map(|other| through(relay, node, other)).collect::<Vec<_>>();
+            write(folder.node(&node.name).join("topology.toml"), &topology_text(cluster, shape, &seen))?;
+        }
+    }
+    if let Some(relay) = relay {
+        let text = serde_json::to_string_pretty(&relay).expect("names and addresses are valid JSON");
+        write(folder.relay_plan(), &text)?;
+        record.relay = Some(RelayRecord { control: relay.control, process: None });
     }
     write(folder.client_profile(), &profile_text(cluster, &record))?;
     folder.write_record(&record)?;
@@ -94,9 +111,13 @@ fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], PlanError> {
     Ok(bytes)
 }
 
-fn nodes(shape: &Shape) -> Result<Vec<NodeRecord>, PlanError> {
+/// The nodes, and the ports that are left for a relay.
+fn nodes(shape: &Shape) -> Result<(Vec<NodeRecord>, Vec<u16>), PlanError> {
     let start = u16::from_le_bytes(random()?);
-    let ports = free_ports(usize::from(shape.nodes) * PORTS_PER_NODE, start)?;
+    let count = usize::from(shape.nodes);
+    let for_relay = if shape.faults { 1 + count * (count - 1) } else { 0 };
+    let mut ports = free_ports(count * PORTS_PER_NODE + for_relay, start)?;
+    let spare = ports.split_off(count * PORTS_PER_NODE);
     let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let node = |(index, ports): (usize, &[u16])| NodeRecord {
         id: index as u16 + 1,
@@ -108,7 +129,28 @@ fn nodes(shape: &Shape) -> Result<Vec<NodeRecord>, PlanError> {
         initialised: false,
         process: None,
     };
-    Ok(ports.chunks_exact(PORTS_PER_NODE).enumerate().map(node).collect())
+    Ok((ports.chunks_exact(PORTS_PER_NODE).enumerate().map(node).collect(), spare))
+}
+
+/// A port for each ordered pair of nodes, and one for orders.
+fn relay_plan(nodes: &[NodeRecord], ports: &[u16]) -> relay::Plan {
+    let mut addresses = ports.iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, *port)));
+    let mut next = || addresses.next().expect("as many ports were looked for as there are pairs, and one");
+    let control = next();
+    let mut ports = Vec::new();
+    for node in nodes {
+        for other in nodes.iter().filter(|other| other.id != node.id) {
+            ports.push(relay::Port { of: node.name.clone(), as_if: other.name.clone(), address: next() });
+        }
+    }
+    let nodes = nodes.iter().map(|node| (node.name.clone(), node.peer_address)).collect();
+    relay::Plan { control, nodes, ports }
+}
+
+/// A node as another finds it: behind the relay.
+fn through(relay: &relay::Plan, node: &NodeRecord, other: &NodeRecord) -> NodeRecord {
+    let peer_address = relay.port(&node.name, &other.name).unwrap_or(other.peer_address);
+    NodeRecord { peer_address, ..other.clone() }
 }
 
 /// Ports that are free for UDP and for TCP, looked for from some place of the range on, so that two labs that are
@@ -166,11 +208,16 @@ fn topology_text(cluster: ClusterId, shape: &Shape, nodes: &[NodeRecord]) -> Str
 
 fn node_text(node: &NodeRecord, shape: &Shape) -> String {
     let NodeRecord { name, admin_address, .. } = node;
+    // Behind a relay each node has a topology of its own, in which the others are at ports of the relay.
+    let topology = if shape.faults { "topology.toml" } else { "../topology.toml" };
+    let reserve = shape.disk_bytes.map(|bytes| format!("disk_reserve_bytes = {}\n", disk::reserve(bytes)));
     format!(
-        "node = \"{name}\"\ntopology = \"../topology.toml\"\ndata = \"{}\"\ncertificate = \"../certs/{name}.pem\"\n\
+        "node = \"{name}\"\ntopology = \"{topology}\"\ndata = \"{}\"\ncertificate = \"../certs/{name}.pem\"\n\
          key = \"../certs/{name}-key.pem\"\nnode_ca = \"../certs/node-ca.pem\"\n\
-         client_ca = \"../certs/client-ca.pem\"\nadmin_address = \"{admin_address}\"\n{}",
-        shape.data, shape.node_settings
+         client_ca = \"../certs/client-ca.pem\"\nadmin_address = \"{admin_address}\"\n{}{}",
+        shape.data,
+        reserve.unwrap_or_default(),
+        shape.node_settings
     )
 }
 
@@ -216,6 +263,25 @@ mod tests {
             .flat_map(|n| [n.client_address.port(), n.peer_address.port(), n.admin_address.port()])
             .collect();
         assert_eq!(ports.len(), 15);
+    }
+
+    #[test]
+    fn behind_a_relay_each_node_has_its_own_view_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::at(&dir.path().join("lab")).unwrap();
+        let record = make(&folder, &Shape { nodes: 3, faults: true, ..Shape::default() }).unwrap();
+        let relay = relay::Plan::load(&folder.relay_plan()).unwrap();
+        assert_eq!(Some(relay.control), record.relay.as_ref().map(|relay| relay.control));
+        assert_eq!(relay.ports.len(), 6);
+        for node in &record.nodes {
+            let text = fs::read_to_string(folder.node(&node.name).join("topology.toml")).unwrap();
+            let seen = Topology::parse(&text).unwrap();
+            for other in &seen.nodes {
+                let real = &record.node(&other.name).unwrap();
+                let expected = relay.port(&node.name, &other.name).unwrap_or(real.peer_address);
+                assert_eq!((other.peer_address, other.client_address), (expected, real.client_address));
+            }
+        }
     }
 
     #[test]

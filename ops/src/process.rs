@@ -54,6 +54,19 @@ struct Stat {
     started_ticks: u64,
 }
 
+/// From now on this process is told to end (SIGTERM) when the thread that started it does.
+pub fn end_with_parent() -> io::Result<()> {
+    // SAFETY: plain system calls.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a plain question.
+    match unsafe { libc::getppid() } {
+        1 => Err(io::Error::other("it has ended already")),
+        _ => Ok(()),
+    }
+}
+
 impl Process {
     /// The process that now has this number.
     pub fn with_pid(pid: i32) -> io::Result<Self> {

@@ -5,6 +5,7 @@ use crate::folder::Folder;
 use crate::observe::prometheus::Watch;
 use crate::probe::Readiness;
 use crate::process::Doing;
+use crate::relay::Account;
 use comfy_table::{Table, presets};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
@@ -45,7 +46,8 @@ pub fn status_table(folder: &Folder, nodes: &[NodeView]) -> String {
     format!("{ready} of {} nodes are ready in {}\n\n{table}", nodes.len(), folder.path().display())
 }
 
-pub fn status_json(folder: &Folder, nodes: &[NodeView]) -> String {
+/// `links`: what is done to them, in a lab with a relay.
+pub fn status_json(folder: &Folder, nodes: &[NodeView], links: Option<&Account>) -> String {
     let entry = |node: &NodeView| {
         let (state, reason) = state(node);
         json!({
@@ -62,7 +64,7 @@ pub fn status_json(folder: &Folder, nodes: &[NodeView]) -> String {
         })
     };
     let nodes: Vec<_> = nodes.iter().map(entry).collect();
-    json!({ "folder": folder.path(), "nodes": nodes }).to_string()
+    json!({ "folder": folder.path(), "nodes": nodes, "links": links }).to_string()
 }
 
 /// What to type next, once a lab is up.

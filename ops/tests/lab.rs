@@ -1,71 +1,18 @@
 //! A lab from `up` to `destroy`, with the real programs. `cargo build --release` has to have built `quorate-node`.
 #![allow(clippy::unwrap_used)]
 
-use quorate_ops::process::Process;
+mod harness;
+
+use harness::Lab;
 use std::fs;
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-/// A folder for a lab, and what runs in it: nothing of it outlives this, even if an assertion fails.
-struct Lab {
-    _dir: tempfile::TempDir,
-    folder: PathBuf,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("lab");
-        Self { _dir: dir, folder }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate-lab"));
-        command.arg("--dir").arg(&self.folder).args(arguments).output().unwrap()
-    }
-
-    /// Runs a command that has to succeed, and gives what it printed.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{arguments:?}: {out}{err}");
-        out.into_owned()
-    }
-
-    /// Runs a command that has to fail, and gives what it complained about.
-    fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    fn states(&self) -> Vec<String> {
-        let status: serde_json::Value = serde_json::from_str(&self.ok(&["status", "-o", "json"])).unwrap();
-        let nodes = status["nodes"].as_array().unwrap();
-        nodes.iter().map(|node| node["state"].as_str().unwrap().to_string()).collect()
-    }
-
-    /// What runs on this folder, by the command lines of all processes.
-    fn processes(&self) -> Vec<Process> {
-        let config = |name: &str| self.folder.join(name).join("node.toml").display().to_string();
-        ["n1", "n2", "n3"].iter().flat_map(|name| Process::with_argument(&config(name)).unwrap()).collect()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for process in self.processes() {
-            // Whatever is left has failed the test already.
-            let _ = process.kill();
-        }
-    }
-}
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_lab_from_up_to_destroy() {
-    let lab = Lab::new();
-    let said = lab.ok(&["up", "--nodes", "3"]);
+    let mut lab = Lab::new();
+    let said = lab.up(&["--nodes", "3"]);
     assert!(said.contains("3 of 3 nodes are ready") && said.contains("quorate put hello world"), "{said}");
     assert_eq!(lab.states(), ["ready", "ready", "ready"]);
     assert_eq!(lab.processes().len(), 3);
@@ -97,9 +44,22 @@ fn a_lab_from_up_to_destroy() {
 }
 
 #[test]
+fn nothing_outlives_a_command_in_the_foreground_even_if_it_is_killed() {
+    let mut lab = Lab::new();
+    lab.up(&["--nodes", "2", "--faults"]);
+    assert_eq!(lab.processes().len(), 3, "two nodes and a relay");
+    lab.kill_guard();
+    let began = Instant::now();
+    while !lab.processes().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", lab.processes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn processes_that_are_not_on_record_are_ended_too() {
-    let lab = Lab::new();
-    lab.ok(&["up", "--nodes", "1"]);
+    let mut lab = Lab::new();
+    lab.up(&["--nodes", "1"]);
     let path = lab.folder.join("lab.json");
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     record["nodes"][0]["process"] = serde_json::Value::Null;
@@ -111,14 +71,14 @@ fn processes_that_are_not_on_record_are_ended_too() {
 
 #[test]
 fn what_cannot_be_done_says_what_to_do() {
-    let lab = Lab::new();
+    let mut lab = Lab::new();
     assert!(lab.fails(&["status"]).contains("make one with `quorate-lab up`"));
     let nowhere = lab.folder.join("no-such-program").display().to_string();
     assert!(lab.fails(&["up", "--node-program", &nowhere]).contains("cargo build"));
     assert!(lab.fails(&["up", "--nodes", "2", "--n", "3"]).contains("3 copies need 3 nodes"));
     assert!(!lab.folder.exists());
 
-    lab.ok(&["up", "--nodes", "1"]);
+    lab.up(&["--nodes", "1"]);
     assert!(lab.fails(&["up", "--nodes", "1"]).contains("quorate-lab destroy"));
     assert!(lab.fails(&["kill", "n7"]).contains("it has n1"));
     lab.ok(&["down"]);

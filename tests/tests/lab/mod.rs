@@ -3,12 +3,14 @@
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-/// Five nodes on three racks. They end with the test, whichever way it ends.
+/// Five nodes on three racks. They end with the test, whichever way it ends: with `guard`, which ends with it.
 pub struct Lab {
     pub folder: tempfile::TempDir,
+    guard: Option<(Child, BufReader<ChildStdout>)>,
 }
 
 /// Cargo puts programs beside the folder of the tests. `./ops/test` builds them first.
@@ -21,8 +23,16 @@ fn program(name: &str) -> PathBuf {
 
 impl Lab {
     pub fn up() -> Self {
-        let lab = Self { folder: tempfile::tempdir().unwrap() };
-        lab.lab(&["up", "--nodes", "5", "--racks", "3"]);
+        let mut lab = Self { folder: tempfile::tempdir().unwrap(), guard: None };
+        let mut up = Command::new(program("quorate-lab"));
+        up.arg("--dir").arg(lab.dir()).args(["up", "--foreground", "--with-parent", "--nodes", "5", "--racks", "3"]);
+        let mut child = up.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("The nodes run until") {
+            assert_ne!(output.read_line(&mut said).unwrap(), 0, "the nodes did not start: {said}");
+        }
+        lab.guard = Some((child, output));
         lab
     }
 
@@ -79,6 +89,10 @@ impl Drop for Lab {
         let destroy = Command::new(program("quorate-lab")).arg("--dir").arg(self.dir()).arg("destroy").status();
         if !std::thread::panicking() {
             assert!(destroy.unwrap().success());
+        }
+        if let Some((mut child, _output)) = self.guard.take() {
+            // There is nothing left for it to guard.
+            let _ = child.kill().and_then(|()| child.wait());
         }
     }
 }
