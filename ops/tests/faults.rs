@@ -5,16 +5,7 @@ mod harness;
 
 use harness::Lab;
 use quorate_client::{Client, Profile, ReadOptions, WriteOptions};
-use std::time::{Duration, Instant};
-
-/// Waits for something, and says what it waited for.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(40), "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
+use std::time::Duration;
 
 /// The peers that a node takes for down.
 fn down_at(lab: &Lab, runtime: &tokio::runtime::Runtime, client: &Client, name: &str) -> Vec<u16> {
@@ -38,20 +29,20 @@ fn links_are_cut_and_healed_and_a_wiped_node_comes_back_whole() {
     let said = lab.ok(&["partition", "n1 | n2,n3,n4"]);
     assert!(said.contains("n1 is cut off from n2, n3, n4"), "{said}");
     assert!(lab.ok(&["status"]).contains("links: n1 is cut off"));
-    wait_for("n1 does not notice", || down_at(&lab, &runtime, &client, "n1") == [2, 3, 4]);
-    wait_for("n2 does not notice", || down_at(&lab, &runtime, &client, "n2") == [1]);
+    lab.wait_for("n1 does not notice", |_| down_at(&lab, &runtime, &client, "n1") == [2, 3, 4]);
+    lab.wait_for("n2 does not notice", |_| down_at(&lab, &runtime, &client, "n2") == [1]);
     (0..8).for_each(|number| drop(put(&format!("cut/{number}")).unwrap()));
     let found = lab.run(&["verify"]);
     let said = String::from_utf8_lossy(&found.stdout);
     assert!(!found.status.success() && said.contains("node 1: bucket 1, key \"cut/"), "{said}");
     assert!(said.contains("is missing") && said.ends_with("NOT the same everywhere\n"), "{said}");
     assert!(lab.ok(&["heal"]).contains("every link is whole"));
-    wait_for("n1 is not heard again", || down_at(&lab, &runtime, &client, "n2").is_empty());
+    lab.wait_for("n1 is not heard again", |_| down_at(&lab, &runtime, &client, "n2").is_empty());
 
     // A cut one way is noticed by both ends: a pong needs both directions.
     assert!(lab.ok(&["cut", "n2", "n3"]).contains("n3 does not hear n2"));
-    wait_for("n2 does not notice", || down_at(&lab, &runtime, &client, "n2") == [3]);
-    wait_for("n3 does not notice", || down_at(&lab, &runtime, &client, "n3") == [2]);
+    lab.wait_for("n2 does not notice", |_| down_at(&lab, &runtime, &client, "n2") == [3]);
+    lab.wait_for("n3 does not notice", |_| down_at(&lab, &runtime, &client, "n3") == [2]);
     lab.ok(&["heal"]);
     assert!(lab.ok(&["slow", "n4", "30ms"]).contains("packets of n4 are 30 ms late, each way"));
     assert!(lab.ok(&["slow", "n4", "off"]).contains("every link is whole"));
@@ -86,11 +77,11 @@ fn a_full_disk_refuses_writes_until_there_is_room() {
     let put = || runtime.block_on(client.put("default", "key", "v", &options));
     put().unwrap();
     ["n1", "n2", "n3"].iter().for_each(|node| drop(lab.ok(&["fill-disk", node])));
-    wait_for("writes are not refused", || put().is_err_and(|error| error.to_string().contains("free space")));
+    lab.wait_for("writes are not refused", |_| put().is_err_and(|error| error.to_string().contains("free space")));
     let read = runtime.block_on(client.get("default", "key", &ReadOptions::default())).unwrap();
     assert_eq!(read.siblings.len(), 1);
     ["n1", "n2", "n3"].iter().for_each(|node| drop(lab.ok(&["free-disk", node])));
-    wait_for("writes do not go on", || put().is_ok());
+    lab.wait_for("writes do not go on", |_| put().is_ok());
     lab.ok(&["destroy"]);
     assert!(!lab.folder.exists());
 }

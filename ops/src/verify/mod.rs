@@ -21,6 +21,7 @@ use compare::Comparison;
 use owner::Owner;
 use quorate_client::{Client, Layout, LinkError, NodeId, Partition};
 use residue::{Actors, Left};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -29,7 +30,7 @@ use tokio::task::JoinSet;
 const AT_ONCE: usize = 8;
 /// Between two looks at a cluster that is not the same everywhere yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// For the nodes' own account of their hints.
+/// For the nodes' own account of themselves.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How far a look has come: partitions read, and partitions altogether.
@@ -42,11 +43,15 @@ pub struct Progress {
 /// Reads everything once. With `residue` the logs too.
 pub async fn look(client: &Client, residue: bool, mut show: impl FnMut(Progress)) -> Findings {
     let layout = client.layout();
-    let actors = if residue { Some(Arc::new(Actors::ask(client, &layout).await)) } else { None };
+    let answers = client.status(STATUS_PATIENCE).await;
+    let actors = if residue { Some(Actors::ask(client, &layout).await) } else { None };
     let mut findings = Findings::default();
     if residue {
-        findings.residue = Some(Residue { hints: hints(client).await, ..Residue::default() });
+        let hints = answers.iter().filter_map(|(_, status)| status.as_ref().ok()).map(|status| status.hints_pending);
+        findings.residue = Some(Residue { hints: hints.sum(), ..Residue::default() });
     }
+    let silent = answers.into_iter().filter_map(|(node, status)| Some((node, status.err()?))).collect();
+    let known = Arc::new(Known { layout: Arc::clone(&layout), silent, actors });
     let partitions: Vec<Partition> = layout.partitions().map(|(partition, _)| partition).collect();
     let all = partitions.len();
     let mut next = partitions.into_iter();
@@ -55,7 +60,7 @@ pub async fn look(client: &Client, residue: bool, mut show: impl FnMut(Progress)
         while reading.len() < AT_ONCE
             && let Some(partition) = next.next()
         {
-            reading.spawn(read(client.clone(), Arc::clone(&layout), partition, actors.clone()));
+            reading.spawn(read(client.clone(), partition, Arc::clone(&known)));
         }
         let Some(read) = reading.join_next().await else { return findings };
         findings.add(read.expect("reading a partition does not panic"));
@@ -81,23 +86,32 @@ pub async fn settle(
     }
 }
 
-async fn hints(client: &Client) -> u64 {
-    let answers = client.status(STATUS_PATIENCE).await;
-    answers.iter().filter_map(|(_, status)| status.as_ref().ok()).map(|status| status.hints_pending).sum()
+/// What all readers of partitions know.
+struct Known {
+    layout: Arc<Layout>,
+    /// Nodes that do not answer. The others are held against each other without them.
+    silent: BTreeMap<NodeId, LinkError>,
+    actors: Option<Actors>,
 }
 
 /// One partition of all its owners.
-async fn read(client: Client, layout: Arc<Layout>, partition: Partition, actors: Option<Arc<Actors>>) -> Findings {
+async fn read(client: Client, partition: Partition, known: Arc<Known>) -> Findings {
+    let Known { layout, silent, actors } = &*known;
     let mut findings = Findings { partitions: 1, ..Findings::default() };
     let nodes = layout.preference(partition).map_or(&[][..], |list| list.owners());
-    let mut owners: Vec<Owner> = nodes.iter().map(|node| Owner::new(*node, partition)).collect();
+    nodes
+        .iter()
+        .filter_map(|node| Some((node, silent.get(node)?)))
+        .for_each(|(node, why)| findings.not_read(*node, why));
+    let answering = nodes.iter().filter(|node| !silent.contains_key(node));
+    let mut owners: Vec<Owner> = answering.map(|node| Owner::new(*node, partition)).collect();
     let mut left = Left::default();
-    if let Err((node, cause)) = walk(&client, &layout, &mut owners, &mut findings, &mut left).await {
+    if let Err((node, cause)) = walk(&client, layout, &mut owners, &mut findings, &mut left).await {
         findings.not_read(node, &cause);
         return findings;
     }
     if let Some(actors) = actors {
-        match left.read_logs(&client, &mut owners, &actors).await {
+        match left.read_logs(&client, &mut owners, actors).await {
             Ok(residue) => findings.residue = Some(residue),
             Err((node, cause)) => findings.not_read(node, &cause),
         }

@@ -4,6 +4,7 @@ use quorate_ops::process::Process;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A folder for a lab, and what runs in it: nothing of it outlives this, even if an assertion fails, or if the test is
 /// killed: then `up --foreground --with-parent` ends, and every node with it.
@@ -79,6 +80,14 @@ impl Lab {
         let mut marks = vec![self.folder.join("relay.json")];
         marks.extend((1..=5).map(|number| self.folder.join(format!("n{number}")).join("node.toml")));
         marks.iter().flat_map(|mark| Process::with_argument(&mark.display().to_string()).unwrap()).collect()
+    }
+
+    pub fn wait_for(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !is_so(self) {
+            assert!(began.elapsed() < Duration::from_secs(40), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Kills what would end the cluster in good order.
