@@ -141,7 +141,7 @@ fn last_write_wins(stage: &Stage<'_>, tell: &mut dyn FnMut(&str)) -> Result<(), 
         "   withdrawal of 100 has left no trace in the balance; but it was not dropped in silence: each of these reads was",
     );
     tell(&format!(
-        "   counted (set_aside in `quorate status -o json`: {counted}), and an alert can be put on that number."
+        "   counted (`set_aside` at /status of the nodes: {counted} in all), and an alert can be put on that number."
     ));
     Ok(())
 }
