@@ -151,7 +151,7 @@ fn write(stage: &Stage<'_>, keys: &Keys, value: Option<&'static str>, through: &
             let client = stage.client.clone();
             let owner = owners(&client, bucket, key.as_bytes()).into_iter().find(|owner| through.contains(owner));
             let via = owner.map_or(Via::Owner, Via::Node);
-            writing.spawn(write_one(client, *bucket, key.clone(), value, via));
+            writing.spawn(write_one(client, bucket, key.clone(), value, via));
         }
         while let Some(written) = writing.join_next().await {
             written.expect("a write does not panic")?;
