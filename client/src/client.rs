@@ -274,7 +274,7 @@ impl Inner {
         let link = self.links.link(node).map_err(|e| LinkError::Socket(e.to_string()))?;
         let lane = link.lane(left, true).await?;
         match lane.ask(request, until).await {
-            Ok(ClientReply::Status(status)) => Ok(status),
+            Ok(ClientReply::Status(status)) => Ok(*status),
             Ok(ClientReply::Refused(refusal)) => Err(LinkError::Refused(refusal)),
             Ok(other) => Err(unexpected(&other)),
             Err(AskError::Unsent(cause) | AskError::Sent(cause)) => Err(cause),

@@ -41,8 +41,11 @@ fn held_by(world: &mut World, node: u16, key: &'static str) -> Vec<String> {
     }
 }
 
+/// Of whom, for what, and behind which key.
+type Asked = (NodeId, Partition, Option<(BucketId, Bytes)>);
+
 /// Where each page that node 2 asked for was to go on: from whom, of which partition, behind what.
-fn asked_by_2(world: &World) -> Vec<(NodeId, Partition, Option<(BucketId, Bytes)>)> {
+fn asked_by_2(world: &World) -> Vec<Asked> {
     let syncs = world.sent.iter().filter(|(from, ..)| *from == NodeId(2));
     syncs
         .filter_map(|(_, to, message)| match message {

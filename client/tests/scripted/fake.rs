@@ -308,9 +308,11 @@ fn act(node: NodeId, request: ClientRequest, script: &Mutex<Script>) -> Play {
             let (actor, base) = (ActorId::new(node, 1), Context::new());
             ClientReply::LogPage(LogPage { actor, base, records: Vec::new(), done: true })
         }
-        ClientRequest::Status(_) | ClientRequest::Repair(_) => {
-            ClientReply::Status(NodeStatus { node: node.0, state: "serving".to_string(), ..NodeStatus::default() })
-        }
+        ClientRequest::Status(_) | ClientRequest::Repair(_) => ClientReply::Status(Box::new(NodeStatus {
+            node: node.0,
+            state: "serving".to_string(),
+            ..NodeStatus::default()
+        })),
         ClientRequest::Hello(_) | ClientRequest::Cancel(_) => unreachable!("answered above"),
     };
     Play::Answer(reply)

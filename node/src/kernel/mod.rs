@@ -331,10 +331,10 @@ impl<S: Storage> Kernel<S> {
                 Ok(page) => ClientReply::LogPage(page),
                 Err(refusal) => ClientReply::Refused(refusal),
             },
-            ClientRequest::Status(_) => ClientReply::Status(self.status(now, None)),
+            ClientRequest::Status(_) => ClientReply::Status(Box::new(self.status(now, None))),
             ClientRequest::Repair(repair) => {
                 self.repair_at_once(now, repair.partition, effects)?;
-                ClientReply::Status(self.status(now, repair.partition))
+                ClientReply::Status(Box::new(self.status(now, repair.partition)))
             }
             ClientRequest::Hello(_) | ClientRequest::Cancel(_) => {
                 ClientReply::Refused(Refusal::Malformed("hello comes first, and once".to_string()))

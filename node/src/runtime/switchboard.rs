@@ -214,8 +214,8 @@ impl Outgoing {
 
     pub fn client_reply(&mut self, to: SessionId, request: u64, message: ClientReply) {
         let message = match message {
-            ClientReply::Status(part) => match self.board.gatherings.add(to, request, part) {
-                Some(whole) => ClientReply::Status(self.board.facts.complete(whole)),
+            ClientReply::Status(part) => match self.board.gatherings.add(to, request, *part) {
+                Some(whole) => ClientReply::Status(Box::new(self.board.facts.complete(whole))),
                 None => return,
             },
             other => other,
@@ -236,7 +236,7 @@ impl Outgoing {
     fn own_reply(&self, request: u64, message: ClientReply) {
         let waiting = self.board.asked.lock().expect(UNPOISONED).remove(&request);
         if let (Some(waiting), ClientReply::Status(status)) = (waiting, message) {
-            let _gave_up = waiting.send(status);
+            let _gave_up = waiting.send(*status);
         }
     }
 

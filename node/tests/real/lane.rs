@@ -93,7 +93,7 @@ impl Lane {
 
     pub async fn status(&mut self) -> Result<quorate_ring::wire::client::NodeStatus, String> {
         match self.ask(&ClientRequest::Status(StatusRequest {})).await? {
-            ClientReply::Status(status) => Ok(status),
+            ClientReply::Status(status) => Ok(*status),
             other => Err(format!("{other:?}")),
         }
     }

@@ -245,7 +245,7 @@ impl World {
     /// What a node says of itself, asked to repair at once.
     pub fn repair(&mut self, node: u16) -> NodeStatus {
         match self.ask(node, ClientRequest::Repair(RepairRequest { partition: None })) {
-            Some(ClientReply::Status(status)) => status,
+            Some(ClientReply::Status(status)) => *status,
             other => panic!("{other:?}"),
         }
     }
@@ -294,7 +294,7 @@ impl World {
     /// What a node says of itself.
     pub fn status(&mut self, of: u16) -> NodeStatus {
         match self.ask(of, ClientRequest::Status(StatusRequest {})) {
-            Some(ClientReply::Status(status)) => status,
+            Some(ClientReply::Status(status)) => *status,
             other => panic!("no status: {other:?}"),
         }
     }

@@ -34,7 +34,7 @@ messages! {
         66 => Written(Receipt),
         67 => Read(ReadAnswer),
         68 => Page(ScanPage),
-        69 => Status(NodeStatus),
+        69 => Status(Box<NodeStatus>),
         /// Nothing was written, nothing read.
         70 => Refused(Refusal),
         /// A write that may have taken effect, or may yet.

@@ -143,7 +143,7 @@ fn client_replies() -> Vec<ClientReply> {
         ClientReply::Written(receipt()),
         ClientReply::Read(read),
         ClientReply::Page(ScanPage { records: vec![record], done: true, base: Context::of(Dot(ACTOR, 3)) }),
-        ClientReply::Status(NodeStatus { node: 1, peers: vec![peer], ..NodeStatus::default() }),
+        ClientReply::Status(Box::new(NodeStatus { node: 1, peers: vec![peer], ..NodeStatus::default() })),
     ];
     replies.extend(refusals().into_iter().map(ClientReply::Refused));
     let record = LogRecord { dot: Dot(ACTOR, 4), bucket: BUCKET, key: KEY };
