@@ -69,7 +69,7 @@ fn bad_input_is_refused(lab: &Lab) {
 
 /// Two of three owners are frozen; the default of the command line needs R of them.
 fn a_sloppy_bucket_says_what_it_still_takes(lab: &Lab) {
-    let owners = lab.owners("hat");
+    let owners = lab.owners_in("sloppy", "hat");
     lab.exits(0, &["put", "-b", "sloppy", "hat", "felt"]);
     lab.lab(&["pause", &owners[1], &owners[2]]);
     let put = ["put", "-b", "sloppy", "hat", "straw", "--node", &owners[0], "--deadline", "2s"];

@@ -67,6 +67,7 @@ fn client_requests() -> Vec<ClientRequest> {
         ClientRequest::Status(StatusRequest {}),
         ClientRequest::Cancel(Cancel {}),
         ClientRequest::Log(LogRequest { epoch: EPOCH, partition: PARTITION, after: None, bytes_max: 4096 }),
+        ClientRequest::Repair(RepairRequest { partition: Some(PARTITION) }),
     ]
 }
 

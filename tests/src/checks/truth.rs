@@ -272,15 +272,23 @@ impl Truth {
         Ok(Said { key, op: op.number, dot })
     }
 
-    /// An owner erases a key when every owner has seen all that it has seen of it itself.
+    /// An owner erases a key when every owner has seen all that it has seen of it itself. It may write the key anew in
+    /// the same batch: what it has seen and the new object does not know of was erased.
     pub fn settle(&mut self, commit: &Commit, touched: &[Touched]) {
-        for touched in touched.iter().filter(|t| matches!(t.object, Some(None))) {
+        for touched in touched {
+            let anew = || touched.dots.iter().any(|dot| dot.actor() == commit.node.actor);
+            let left = match &touched.object {
+                Some(None) => Context::new(),
+                Some(Some((_, object))) if anew() => object.context().clone(),
+                Some(Some(_)) | None => continue,
+            };
             let clock = match commit.kernel {
                 Some(kernel) => clock_of(kernel, touched.partition).cloned().unwrap_or_default(),
                 None => clock_on(&commit.node.disk, touched.partition),
             };
-            let seen = self.history_mut(touched.key).events.iter_mut().filter(|event| clock.contains(event.dot));
-            seen.for_each(|event| {
+            let events = self.history_mut(touched.key).events.iter_mut();
+            let erased = events.filter(|event| clock.contains(event.dot) && !left.covers(event.dot));
+            erased.for_each(|event| {
                 event.settled_us.get_or_insert(commit.at_us);
             });
         }

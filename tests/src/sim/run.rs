@@ -145,7 +145,7 @@ impl World {
             let text = format!("request {request} of op {} was never answered", pending.op);
             return Err(Violation::new(Property::AnsweredOnce, Some(key), text));
         }
-        self.checks.check_converged(&self.nodes, &self.keys, &self.walls)
+        self.recover() // What expired just now may not be erased everywhere at this very moment.
     }
 
     fn live_for(&mut self, us: u64) -> Result<(), Violation> {

@@ -77,7 +77,11 @@ impl Lab {
     }
 
     pub fn owners(&self, key: &str) -> Vec<String> {
-        let located = self.json(0, &["locate", key]);
+        self.owners_in("default", key)
+    }
+
+    pub fn owners_in(&self, bucket: &str, key: &str) -> Vec<String> {
+        let located = self.json(0, &["locate", "-b", bucket, key]);
         let nodes = located["nodes"].as_array().unwrap_or_else(|| panic!("no nodes: {located}"));
         let owners = nodes.iter().filter(|node| node["role"] == "owner");
         owners.map(|owner| owner["node"].as_str().unwrap().to_string()).collect()

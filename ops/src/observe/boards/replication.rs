@@ -93,6 +93,12 @@ fn repair() -> Row {
         )
         .query("sum by (node) (rate(quorate_full_syncs_total{$s}[$r]))", "{{node}}"),
         Panel::lines(
+            "Strays",
+            Unit::PerSecond,
+            "Objects that came with a pull or a full sync, were not asked for, and were not taken. Any at all is a fault.",
+        )
+        .query("sum by (node) (rate(quorate_misplaced_objects_total{$s}[$r]))", "{{node}}"),
+        Panel::lines(
             "Copies that rebuilding nodes need",
             Unit::Count,
             "And those that they have made. Both 0 while none rebuilds.",
