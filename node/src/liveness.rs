@@ -45,6 +45,8 @@ struct Link {
     intervals: VecDeque<Duration>,
     /// Looks in a row that found it down although it is linked.
     looks_silent: u8,
+    /// Mean and deviation of these, in seconds; worked out with each pong, as each request asks.
+    usual: Option<(f64, f64)>,
 }
 
 /// Every peer, as this shard sees it.
@@ -102,6 +104,7 @@ impl Liveness {
             if link.intervals.len() > WINDOW {
                 link.intervals.pop_front();
             }
+            link.usual = Some(usual(&link.intervals));
         }
         link.last_pong = Some(now);
     }
@@ -146,17 +149,21 @@ impl Liveness {
     fn phi(&self, peer: NodeId, now: Duration) -> Option<f64> {
         let link = self.links.get(&peer).filter(|link| link.greeted)?;
         let silence = now.saturating_sub(link.last_pong?).as_secs_f64();
-        let count = link.intervals.len().max(1) as f64;
-        let seconds = || link.intervals.iter().map(Duration::as_secs_f64);
-        let mean =
-            if link.intervals.is_empty() { self.ping_every.as_secs_f64() } else { seconds().sum::<f64>() / count };
-        let variance = seconds().map(|s| (s - mean).powi(2)).sum::<f64>() / count;
-        let deviation = variance.sqrt().max(DEVIATION_MIN.as_secs_f64());
+        let (mean, deviation) = link.usual.unwrap_or((self.ping_every.as_secs_f64(), DEVIATION_MIN.as_secs_f64()));
         // The logistic approximation of the normal distribution's tail, as in Akka's detector.
         let y = (silence - mean) / deviation;
         let e = (-y * (1.5976 + 0.070_566 * y * y)).exp();
         Some(if silence > mean { -(e / (1.0 + e)).log10() } else { -(1.0 - 1.0 / (1.0 + e)).log10() })
     }
+}
+
+/// Mean and standard deviation, in seconds; there is at least one interval.
+fn usual(intervals: &VecDeque<Duration>) -> (f64, f64) {
+    let count = intervals.len() as f64;
+    let seconds = || intervals.iter().map(Duration::as_secs_f64);
+    let mean = seconds().sum::<f64>() / count;
+    let variance = seconds().map(|s| (s - mean).powi(2)).sum::<f64>() / count;
+    (mean, variance.sqrt().max(DEVIATION_MIN.as_secs_f64()))
 }
 
 #[cfg(test)]

@@ -145,7 +145,13 @@ fn run_node(arguments: RunArguments) -> anyhow::Result<ExitCode> {
         Ok(files) => tracing::debug!(files, "files that may be open"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The only shard of a node shares its thread with the connections.
+    let mut threads = match config.shards {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        2.. => tokio::runtime::Builder::new_multi_thread(),
+        0 => unreachable!("the configuration has at least one shard"),
+    };
+    let runtime = threads.enable_all().build()?;
     let ended = runtime.block_on(run(&config));
     let code = match ended {
         Ok(Ended::Stopped) => ExitCode::SUCCESS,

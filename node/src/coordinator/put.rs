@@ -194,16 +194,15 @@ impl Put {
 
     fn judge(&mut self) -> Step<PutAnswer> {
         let durable = |ack: &&Ack| ack.durability >= self.plan.durability;
-        let held: BTreeSet<NodeId> =
-            self.acks.iter().filter(durable).map(|ack| target(ack.node, ack.standing)).collect();
-        let pending = self.waiting.iter().map(|(node, (standing, _))| target(*node, *standing));
-        let possible: BTreeSet<NodeId> = pending.chain(held.iter().copied()).collect();
+        let held = || self.acks.iter().filter(durable).map(|ack| target(ack.node, ack.standing));
+        let pending = || self.waiting.iter().map(|(node, (standing, _))| target(*node, *standing));
+        let (held, possible) = (distinct(held), distinct(|| held().chain(pending())));
         let needed = usize::from(self.plan.w).saturating_sub(usize::from(planted::is(Bug::AckAtWMinusOne))).max(1);
         let answer = if self.answered {
             None
-        } else if held.len() >= needed || self.planted(needed) {
+        } else if held >= needed || self.planted(needed) {
             Some(PutAnswer::Applied(self.receipt()))
-        } else if possible.len() < needed {
+        } else if possible < needed {
             Some(self.unknown(Doubt::OwnersFailed))
         } else {
             None
@@ -240,6 +239,11 @@ impl Put {
     fn micros(&self, at: Duration) -> u64 {
         at.saturating_sub(self.plan.route.began).as_micros() as u64
     }
+}
+
+/// How many different nodes these are. There are a few at the most, so that no set is made of them.
+fn distinct<I: Iterator<Item = NodeId>>(nodes: impl Fn() -> I) -> usize {
+    nodes().enumerate().filter(|(at, node)| !nodes().take(*at).any(|earlier| earlier == *node)).count()
 }
 
 /// The owner for whom a node holds the write.

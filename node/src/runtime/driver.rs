@@ -1,7 +1,8 @@
-//! A shard's thread: it owns the kernel, and nobody else touches it.
+//! What drives a shard: it owns the kernel, and nobody else touches it.
 //!
 //! Drain the inbox, handle each event, commit once, and only then carry out the effects: one fsync for all writes of
-//! the drain.
+//! the drain. The only shard of a node is a task beside its connections, on the one thread of the node: handing each
+//! request from thread to thread costs more than the request. Of several shards each has a thread.
 
 use super::clock::Clock;
 use super::inbox::{Drained, Inbox};
@@ -15,6 +16,7 @@ use quorate_ring::id::{NodeId, Partition};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Timers handled between two commits at the most.
@@ -43,15 +45,32 @@ pub struct ShardLinks {
     pub idle: Arc<AtomicBool>,
 }
 
-/// Starts the thread. It ends when its inbox is closed, or the disk fails.
-pub fn start<S: Storage + Send + 'static>(kernel: Kernel<S>, links: ShardLinks) -> std::io::Result<JoinHandle<()>> {
+/// A shard at work. It ends when its inbox is closed, or the disk fails.
+pub enum Running {
+    Thread(JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+/// Starts a shard on a thread of its own.
+pub fn start<S: Storage + Send + 'static>(kernel: Kernel<S>, links: ShardLinks) -> std::io::Result<Running> {
     let name = format!("shard-{}", links.shard);
-    let driver =
-        Driver { kernel, links, timers: Timers::default(), effects: Vec::new(), draining: false, trail: false };
-    std::thread::Builder::new().name(name).spawn(move || {
+    let mut driver = Driver::new(kernel, links);
+    let work = move || {
         let _guard = AbortOnPanic;
-        driver.run();
-    })
+        let served = driver.serve();
+        driver.ended(served);
+    };
+    Ok(Running::Thread(std::thread::Builder::new().name(name).spawn(work)?))
+}
+
+/// Starts a shard as a task.
+pub fn start_here<S: Storage + Send + 'static>(kernel: Kernel<S>, links: ShardLinks) -> Running {
+    let mut driver = Driver::new(kernel, links);
+    Running::Task(tokio::spawn(async move {
+        let _guard = AbortOnPanic;
+        let served = driver.serve_here().await;
+        driver.ended(served);
+    }))
 }
 
 /// A shard that panicked is in no state to go on, and the node is none without it.
@@ -76,39 +95,63 @@ struct Driver<S: Storage> {
 }
 
 impl<S: Storage> Driver<S> {
-    fn run(mut self) {
-        if let Err(error) = self.serve() {
-            let _node_ends_already = self.links.news.blocking_send(News::StorageFailed(error));
+    fn new(kernel: Kernel<S>, links: ShardLinks) -> Self {
+        Self { kernel, links, timers: Timers::default(), effects: Vec::new(), draining: false, trail: false }
+    }
+
+    fn ended(&self, served: Result<(), StorageError>) {
+        if let Err(error) = served {
+            self.tell(News::StorageFailed(error));
         }
     }
 
     fn serve(&mut self) -> Result<(), StorageError> {
         let mut batch = vec![Event::Started];
         loop {
-            let events = batch.len();
-            self.trail = trail::wanted();
-            if self.trail {
-                batch.iter().for_each(trail::event);
-            }
-            for event in batch.drain(..) {
-                self.draining |= matches!(event, Event::Drain);
-                self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
-            }
-            let fired = self.fire()?;
-            let clock = self.links.clock;
-            self.kernel.commit(&mut || clock.now(), &mut self.effects)?;
-            self.release();
-            if self.draining {
-                self.links.idle.store(self.kernel.idle(), Ordering::Release);
-            }
-            if events + fired > 0 {
-                self.links.metrics.drained(events + fired);
-            }
-            let wait = self.timers.wait(self.links.clock.mono());
+            let wait = self.turn(&mut batch)?;
             if self.links.inbox.drain(wait, &mut batch) == Drained::Closed {
                 return Ok(());
             }
         }
+    }
+
+    async fn serve_here(&mut self) -> Result<(), StorageError> {
+        let mut batch = vec![Event::Started];
+        loop {
+            let wait = self.turn(&mut batch)?;
+            if self.links.inbox.drain_here(wait, &mut batch).await == Drained::Closed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Handles one batch, commits, and carries out the effects. Returns how long until a timer fires.
+    fn turn(&mut self, batch: &mut Vec<Event>) -> Result<Option<Duration>, StorageError> {
+        let events = batch.len();
+        self.trail = trail::wanted();
+        if self.trail {
+            batch.iter().for_each(trail::event);
+        }
+        for event in batch.drain(..) {
+            self.draining |= matches!(event, Event::Drain);
+            self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
+        }
+        let fired = self.fire()?;
+        let clock = self.links.clock;
+        self.kernel.commit(&mut || clock.now(), &mut self.effects)?;
+        self.release();
+        if self.draining {
+            self.links.idle.store(self.kernel.idle(), Ordering::Release);
+        }
+        if events + fired > 0 {
+            self.links.metrics.drained(events + fired);
+        }
+        Ok(self.timers.wait(self.links.clock.mono()))
+    }
+
+    /// There is room for all that shards ever have to tell; if not, the node ends already.
+    fn tell(&self, news: News) {
+        let _node_ends_already = self.links.news.try_send(news);
     }
 
     fn fire(&mut self) -> Result<usize, StorageError> {
@@ -122,26 +165,25 @@ impl<S: Storage> Driver<S> {
 
     /// Carries out what is committed.
     fn release(&mut self) {
-        let out = &mut self.links.outgoing;
         if self.trail {
             self.effects.iter().for_each(trail::effect);
         }
-        let news = |news| self.links.news.blocking_send(news);
-        for effect in self.effects.drain(..) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            let out = &mut self.links.outgoing;
             match effect {
                 Effect::ClientReply { to, request, message } => out.client_reply(to, request, message),
                 Effect::PeerRequest { to, request, message } => out.peer_request(to, request, &message),
                 Effect::PeerReply { to, request, message } => out.peer_reply(to, request, &message),
                 Effect::Arm { timer, after } => self.timers.arm(self.links.clock.mono() + after, timer),
                 Effect::Amnesia { peer, partition, remembered, known } => {
-                    let _node_ends_already = news(News::Amnesia { peer, partition, remembered, known });
+                    self.tell(News::Amnesia { peer, partition, remembered, known });
                 }
-                Effect::Joined => {
-                    let _node_ends_already = news(News::Joined { shard: self.links.shard });
-                }
+                Effect::Joined => self.tell(News::Joined { shard: self.links.shard }),
                 Effect::Measure(measure) => self.links.metrics.measure(measure),
             }
         }
-        out.send();
+        self.links.outgoing.send();
+        self.effects = effects;
     }
 }

@@ -110,6 +110,19 @@ struct State {
     work: Queue,
     repair: Queue,
     closed: bool,
+    /// Waking a shard that does not sleep is a system call for nothing.
+    sleep: Sleep,
+}
+
+/// How the shard waits for its next event.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Sleep {
+    #[default]
+    Awake,
+    /// Its thread does.
+    Thread,
+    /// Its task does, and the thread does other work.
+    Task,
 }
 
 impl State {
@@ -130,6 +143,7 @@ impl State {
 pub struct Inbox {
     state: Mutex<State>,
     filled: Condvar,
+    stirred: Notify,
     room: Notify,
     /// Of the work of clients; peers may fill each class to twice this.
     limit: usize,
@@ -137,14 +151,13 @@ pub struct Inbox {
 
 impl Inbox {
     pub fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new(), room: Notify::new(), limit }
+        Self { state: Mutex::default(), filled: Condvar::new(), stirred: Notify::new(), room: Notify::new(), limit }
     }
 
     /// Puts in what the node itself has to say. There is little of it, and always room.
     pub fn push(&self, event: Event) {
-        let mut state = self.lock();
-        put(&mut state, event);
-        self.filled.notify_one();
+        let state = self.lock();
+        self.put(state, event);
     }
 
     /// Puts in what a client asks, if there is room.
@@ -156,8 +169,7 @@ impl Inbox {
             let retry_after_ms = (age.as_millis() as u32).clamp(50, 2_000);
             return Err(Full { retry_after_ms });
         }
-        put(&mut state, event);
-        self.filled.notify_one();
+        self.put(state, event);
         Ok(())
     }
 
@@ -183,8 +195,7 @@ impl Inbox {
         if queue.bytes + weight(&event) > 2 * self.limit && !queue.waiting.is_empty() {
             return Err(event);
         }
-        put(&mut state, event);
-        self.filled.notify_one();
+        self.put(state, event);
         Ok(())
     }
 
@@ -193,11 +204,45 @@ impl Inbox {
     pub fn drain(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
         let mut state = self.lock();
         if state.is_empty() && !state.closed {
+            state.sleep = Sleep::Thread;
             state = match wait {
                 None => self.filled.wait(state).expect(UNPOISONED),
                 Some(wait) => self.filled.wait_timeout(state, wait).expect(UNPOISONED).0,
             };
+            state.sleep = Sleep::Awake;
         }
+        self.take_batch(state, batch)
+    }
+
+    /// As `drain`, for a shard that is a task: lets other tasks of its thread go first, in any case, so that whatever
+    /// they bring is in the same batch.
+    pub async fn drain_here(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
+        tokio::task::yield_now().await;
+        let waits = {
+            let mut state = self.lock();
+            let waits = state.is_empty() && !state.closed;
+            if waits {
+                state.sleep = Sleep::Task;
+            }
+            waits
+        };
+        if waits {
+            let stirred = self.stirred.notified();
+            match wait {
+                None => stirred.await,
+                Some(wait) => {
+                    // A timer of the shard is due: there is nothing else to be done about it here.
+                    let _due = tokio::time::timeout(wait, stirred).await;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        let mut state = self.lock();
+        state.sleep = Sleep::Awake;
+        self.take_batch(state, batch)
+    }
+
+    fn take_batch(&self, mut state: MutexGuard<'_, State>, batch: &mut Vec<Event>) -> Drained {
         if state.closed {
             return Drained::Closed;
         }
@@ -218,6 +263,7 @@ impl Inbox {
         let mut state = self.lock();
         state.closed = true;
         self.filled.notify_one();
+        self.stirred.notify_one();
     }
 
     /// Bytes that wait.
@@ -230,19 +276,26 @@ impl Inbox {
         self.lock().queue(class).waiting.front().map_or(Duration::ZERO, |oldest| oldest.since.elapsed())
     }
 
+    fn put(&self, mut state: MutexGuard<'_, State>, event: Event) {
+        let weight = weight(&event);
+        let queue = state.queue(class(&event));
+        queue.bytes += weight;
+        queue.waiting.push_back(Waiting { event, weight, since: Instant::now() });
+        let sleep = std::mem::take(&mut state.sleep);
+        drop(state);
+        match sleep {
+            Sleep::Awake => {}
+            Sleep::Thread => self.filled.notify_one(),
+            Sleep::Task => self.stirred.notify_one(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect(UNPOISONED)
     }
 }
 
 const UNPOISONED: &str = "nothing panics while it holds the inbox";
-
-fn put(state: &mut State, event: Event) {
-    let weight = weight(&event);
-    let queue = state.queue(class(&event));
-    queue.bytes += weight;
-    queue.waiting.push_back(Waiting { event, weight, since: Instant::now() });
-}
 
 /// Moves up to `most` events; stops behind the one with which `left` bytes are used up.
 fn take(queue: &mut Queue, most: usize, left: &mut usize, batch: &mut Vec<Event>) {

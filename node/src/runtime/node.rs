@@ -4,7 +4,7 @@ use super::clients;
 use super::clock::{Clock, wall_ms};
 use super::close::CloseCode;
 use super::door::Door;
-use super::driver::{self, News, ShardLinks};
+use super::driver::{self, News, Running, ShardLinks};
 use super::endpoint::{EndpointError, Plane, client_plane, peer_plane};
 use super::inbox::Inbox;
 use super::plane::{Exchange, accept};
@@ -27,7 +27,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -193,13 +192,8 @@ impl Shards {
         })
     }
 
-    fn start(
-        &self,
-        config: &Config,
-        opened: &Opened,
-        news: &mpsc::Sender<News>,
-    ) -> Result<Vec<JoinHandle<()>>, NodeError> {
-        let mut threads = Vec::new();
+    fn start(&self, config: &Config, opened: &Opened, news: &mpsc::Sender<News>) -> Result<Vec<Running>, NodeError> {
+        let mut running = Vec::new();
         for (shard, (inbox, idle)) in (0..config.shards).zip(self.inboxes.iter().zip(&self.idle)) {
             let identity = opened.identity;
             let shard_config = ShardConfig {
@@ -223,9 +217,10 @@ impl Shards {
                 news: news.clone(),
                 idle: idle.clone(),
             };
-            threads.push(driver::start(kernel, links)?);
+            let alone = config.shards == 1;
+            running.push(if alone { driver::start_here(kernel, links) } else { driver::start(kernel, links)? });
         }
-        Ok(threads)
+        Ok(running)
     }
 }
 
@@ -233,7 +228,7 @@ impl Shards {
 struct Node {
     opened: Opened,
     shards: Shards,
-    threads: Vec<JoinHandle<()>>,
+    running: Vec<Running>,
     exchange: Arc<Exchange>,
     endpoints: [Endpoint; 2],
     doors: [(Plane, Arc<Door>); 2],
@@ -263,7 +258,7 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(|cause| NodeError::Admin { address, cause })?;
         let clients = client_plane(config.node.client_address, tls)?;
         let (peer, dialler) = peer_plane(config.node.peer_address, tls)?;
-        let threads = shards.start(config, &opened, &news)?;
+        let running = shards.start(config, &opened, &news)?;
         let tunables = ShardConfig::new(config.node.id, opened.identity.actor, 0);
         shards.metrics.limits(tls.expires_s, tunables.hint_bytes_max);
         let router = Router::new(config.layout.clone(), shards.inboxes.clone(), shards.board.clone());
@@ -282,7 +277,7 @@ impl Node {
         Ok(Self {
             opened,
             shards,
-            threads,
+            running,
             exchange,
             endpoints: [clients, peer],
             doors: [(Plane::Client, client_door), (Plane::Peer, peer_door)],
@@ -424,9 +419,15 @@ impl Node {
 
     async fn stop_shards(&mut self) {
         self.shards.inboxes.iter().for_each(|inbox| inbox.close());
-        let threads = std::mem::take(&mut self.threads);
-        let all = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok()));
-        let stopped = all.await;
-        debug_assert!(matches!(stopped, Ok(true)), "a shard that panics aborts the process");
+        for running in std::mem::take(&mut self.running) {
+            let stopped = match running {
+                Running::Task(task) => task.await.is_ok(),
+                Running::Thread(thread) => {
+                    let joined = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
+                    matches!(joined, Ok(true))
+                }
+            };
+            debug_assert!(stopped, "a shard that panics aborts the process");
+        }
     }
 }

@@ -214,11 +214,12 @@ impl Storage for RocksStorage {
 impl RocksStorage {
     fn write(&self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
+        let families = Table::ALL.map(|table| self.family(table));
         for row in rows {
-            let family = self.family(row.table);
+            let family = &families[row.table as usize];
             match &row.value {
-                Some(value) => batch.put_cf(&family, &row.key, value),
-                None => batch.delete_cf(&family, &row.key),
+                Some(value) => batch.put_cf(family, &row.key, value),
+                None => batch.delete_cf(family, &row.key),
             }
         }
         let sync = sync && !planted::no_fsync();
