@@ -1,6 +1,7 @@
 //! The node's whole alphabet: what can happen to a shard, and what a shard can do.
 
 use super::exchange::PAGE_BYTES_MAX;
+use crate::planted::{self, Bug};
 use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::placement::Layout;
@@ -97,6 +98,20 @@ pub enum Event {
     },
     /// Refuse new client work, finish what is under way.
     Drain,
+}
+
+impl Event {
+    /// Asks or brings what is stored, and as a rule has nothing written: of what was drained together these come first,
+    /// so that their answers need not wait for the commit of the others.
+    pub fn is_read(&self) -> bool {
+        let reads = matches!(
+            self,
+            Event::Client { message: ClientRequest::Read(_), .. }
+                | Event::PeerRequest { message: PeerRequest::Fetch(_), .. }
+                | Event::PeerReply { message: PeerReply::Fetched(_), .. }
+        );
+        reads && !planted::is(Bug::ReadUncommitted)
+    }
 }
 
 /// What a shard does, once everything that it decided on is committed.

@@ -1,7 +1,7 @@
 //! The shard kernel: one single-threaded state machine that decides; whoever drives it acts.
 //!
 //! A driver drains its inbox, hands each event to [`Kernel::handle`], then calls [`Kernel::commit`] once, and only then
-//! carries out the effects. Nothing that carries a dot, a context or a clock leaves before the batch that it stems
+//! carries out the effects; those from before anything was staged ([`Kernel::settled`]) it may carry out at once. Nothing that carries a dot, a context or a clock leaves before the batch that it stems
 //! from is committed: there is no other way out of here. Inside there is no clock, no entropy, no socket and no lock.
 
 mod account;
@@ -29,7 +29,7 @@ use crate::coordinator::Origin;
 use crate::liveness::Liveness;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
-use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
+use crate::storage::{Batch, MetaKey, Read, Staged, Storage, StorageError, Table};
 use ages::Ages;
 use canary::Canary;
 use clocks::Clocks;
@@ -259,8 +259,12 @@ impl<S: Storage> Kernel<S> {
         Ok(())
     }
 
-    /// Commits what the events since the last commit staged, in one batch, and appends what may be said only now:
-    /// acks, and the writes that go out to other owners. Then the effects may be carried out.
+    /// Whether all effects so far stem from what is committed: nothing is staged, and nothing waits for a commit.
+    pub fn settled(&self) -> bool {
+        self.store.is_empty() && self.minted.is_empty() && self.acks.is_empty() && !self.sync
+    }
+
+    /// Commits what the events since the last commit staged, in one batch; then the effects may be carried out.
     ///
     /// `clock` is asked for the time after the commit.
     pub fn commit(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
@@ -270,8 +274,20 @@ impl<S: Storage> Kernel<S> {
         if !planted::is(Bug::AckBeforeCommit) || self.acks.is_empty() {
             self.store.commit(std::mem::take(&mut self.sync))?;
         }
+        self.committed(clock, effects);
+        Ok(())
+    }
+
+    /// The batch of what the events since the last one staged; none if there is nothing to write. It is for a driver that
+    /// commits it on another thread, and then calls `committed`; it handles nothing in between.
+    pub fn batch(&mut self) -> Option<Batch> {
+        self.store.take(std::mem::take(&mut self.sync))
+    }
+
+    /// Appends what may be said only after the commit: acks, and the writes that go out to other owners.
+    pub fn committed(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Vec<Effect>) {
         if self.acks.is_empty() && self.minted.is_empty() {
-            return Ok(());
+            return;
         }
         let now = clock();
         for ack in std::mem::take(&mut self.acks) {
@@ -282,7 +298,6 @@ impl<S: Storage> Kernel<S> {
         for number in std::mem::take(&mut self.minted) {
             self.put_committed(now, number, effects);
         }
-        Ok(())
     }
 
     /// Nothing is under way.

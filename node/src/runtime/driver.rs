@@ -1,8 +1,11 @@
 //! What drives a shard: it owns the kernel, and nobody else touches it.
 //!
 //! Drain the inbox, handle each event, commit once, and only then carry out the effects: one fsync for all writes of
-//! the drain. The only shard of a node is a task beside its connections, on the one thread of the node: handing each
-//! request from thread to thread costs more than the request. Of several shards each has a thread.
+//! the drain. Reads come first, and are answered before that fsync begins.
+//!
+//! The only shard of a node is a task beside its connections, on one thread: handing each request from thread to thread
+//! costs more than the request. Its batches are committed on another thread, so that connections are served meanwhile.
+//! Of several shards each has a thread, and commits there.
 
 use super::clock::Clock;
 use super::inbox::{Drained, Inbox};
@@ -11,7 +14,7 @@ use super::timers::Timers;
 use super::trail;
 use crate::kernel::{Effect, Event, Kernel};
 use crate::metrics::Metrics;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Batch, Storage, StorageError};
 use quorate_ring::id::{NodeId, Partition};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,12 +66,12 @@ pub fn start<S: Storage + Send + 'static>(kernel: Kernel<S>, links: ShardLinks) 
     Ok(Running::Thread(std::thread::Builder::new().name(name).spawn(work)?))
 }
 
-/// Starts a shard as a task.
-pub fn start_here<S: Storage + Send + 'static>(kernel: Kernel<S>, links: ShardLinks) -> Running {
+/// Starts a shard as a task. `disk` is the storage of the kernel.
+pub fn start_here<S: Storage + Clone + Send + 'static>(kernel: Kernel<S>, disk: S, links: ShardLinks) -> Running {
     let mut driver = Driver::new(kernel, links);
     Running::Task(tokio::spawn(async move {
         let _guard = AbortOnPanic;
-        let served = driver.serve_here().await;
+        let served = driver.serve_here(disk).await;
         driver.ended(served);
     }))
 }
@@ -89,6 +92,8 @@ struct Driver<S: Storage> {
     links: ShardLinks,
     timers: Timers,
     effects: Vec<Effect>,
+    /// Of the batch that is handled, what waits until its reads are through.
+    after_reads: Vec<Event>,
     draining: bool,
     /// Someone wants to read the trail of requests.
     trail: bool,
@@ -96,7 +101,8 @@ struct Driver<S: Storage> {
 
 impl<S: Storage> Driver<S> {
     fn new(kernel: Kernel<S>, links: ShardLinks) -> Self {
-        Self { kernel, links, timers: Timers::default(), effects: Vec::new(), draining: false, trail: false }
+        let (timers, effects, after_reads) = (Timers::default(), Vec::new(), Vec::new());
+        Self { kernel, links, timers, effects, after_reads, draining: false, trail: false }
     }
 
     fn ended(&self, served: Result<(), StorageError>) {
@@ -107,46 +113,67 @@ impl<S: Storage> Driver<S> {
 
     fn serve(&mut self) -> Result<(), StorageError> {
         let mut batch = vec![Event::Started];
+        let clock = self.links.clock;
         loop {
-            let wait = self.turn(&mut batch)?;
+            let handled = self.handle(&mut batch)?;
+            self.kernel.commit(&mut || clock.now(), &mut self.effects)?;
+            let wait = self.committed(handled);
             if self.links.inbox.drain(wait, &mut batch) == Drained::Closed {
                 return Ok(());
             }
         }
     }
 
-    async fn serve_here(&mut self) -> Result<(), StorageError> {
+    async fn serve_here<D: Storage + Clone + Send + 'static>(&mut self, disk: D) -> Result<(), StorageError> {
         let mut batch = vec![Event::Started];
+        let clock = self.links.clock;
         loop {
-            let wait = self.turn(&mut batch)?;
+            let handled = self.handle(&mut batch)?;
+            if let Some(rows) = self.kernel.batch() {
+                commit(disk.clone(), rows).await?;
+            }
+            self.kernel.committed(&mut || clock.now(), &mut self.effects);
+            let wait = self.committed(handled);
             if self.links.inbox.drain_here(wait, &mut batch).await == Drained::Closed {
                 return Ok(());
             }
         }
     }
 
-    /// Handles one batch, commits, and carries out the effects. Returns how long until a timer fires.
-    fn turn(&mut self, batch: &mut Vec<Event>) -> Result<Option<Duration>, StorageError> {
+    /// Handles one batch, and what timers have to say. Returns how many events that were.
+    fn handle(&mut self, batch: &mut Vec<Event>) -> Result<usize, StorageError> {
         let events = batch.len();
         self.trail = trail::wanted();
         if self.trail {
             batch.iter().for_each(trail::event);
         }
         for event in batch.drain(..) {
+            if event.is_read() {
+                self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
+            } else {
+                self.after_reads.push(event);
+            }
+        }
+        if self.kernel.settled() {
+            self.release();
+        }
+        for event in self.after_reads.drain(..) {
             self.draining |= matches!(event, Event::Drain);
             self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
         }
-        let fired = self.fire()?;
-        let clock = self.links.clock;
-        self.kernel.commit(&mut || clock.now(), &mut self.effects)?;
+        Ok(events + self.fire()?)
+    }
+
+    /// Carries out what `handled` events came to. Returns how long until a timer fires.
+    fn committed(&mut self, handled: usize) -> Option<Duration> {
         self.release();
         if self.draining {
             self.links.idle.store(self.kernel.idle(), Ordering::Release);
         }
-        if events + fired > 0 {
-            self.links.metrics.drained(events + fired);
+        if handled > 0 {
+            self.links.metrics.drained(handled);
         }
-        Ok(self.timers.wait(self.links.clock.mono()))
+        self.timers.wait(self.links.clock.mono())
     }
 
     /// There is room for all that shards ever have to tell; if not, the node ends already.
@@ -186,4 +213,13 @@ impl<S: Storage> Driver<S> {
         self.links.outgoing.send();
         self.effects = effects;
     }
+}
+
+/// Commits on a thread on which nothing else waits.
+async fn commit<D: Storage + Send + 'static>(mut disk: D, batch: Batch) -> Result<(), StorageError> {
+    let work = move || {
+        let _guard = AbortOnPanic;
+        disk.commit(&batch.rows, batch.sync)
+    };
+    tokio::task::spawn_blocking(work).await.expect("a commit that panics aborts the process, and none is called off")
 }

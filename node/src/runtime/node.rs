@@ -207,7 +207,7 @@ impl Shards {
                 ..ShardConfig::new(identity.node, identity.actor, machine::random()?)
             };
             let storage = Timed::new(opened.storage.clone(), self.metrics.clone());
-            let kernel = Kernel::open(shard_config, config.layout.clone(), storage)?;
+            let kernel = Kernel::open(shard_config, config.layout.clone(), storage.clone())?;
             let links = ShardLinks {
                 shard,
                 inbox: inbox.clone(),
@@ -218,7 +218,11 @@ impl Shards {
                 idle: idle.clone(),
             };
             let alone = config.shards == 1;
-            running.push(if alone { driver::start_here(kernel, links) } else { driver::start(kernel, links)? });
+            running.push(if alone {
+                driver::start_here(kernel, storage, links)
+            } else {
+                driver::start(kernel, links)?
+            });
         }
         Ok(running)
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
 
+#[derive(Clone)]
 pub struct Timed<S> {
     inner: S,
     metrics: Arc<Metrics>,

@@ -41,6 +41,14 @@ pub struct Row {
     pub value: Option<Bytes>,
 }
 
+/// What one drain of a shard wants written, all of it or none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    pub rows: Vec<Row>,
+    /// Fsynced, together with everything committed before, before anyone is told.
+    pub sync: bool,
+}
+
 /// Rows in the order of their keys.
 pub type Rows = Vec<(Bytes, Bytes)>;
 

@@ -1,12 +1,12 @@
 //! A batch under construction: reads see its rows as if they were committed.
 
-use super::{MetaKey, Read, Row, Rows, Storage, StorageError, Table};
+use super::{Batch, MetaKey, Read, Row, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 /// Rows to write, by key; `None` deletes.
-type Batch = BTreeMap<Bytes, Option<Bytes>>;
+type Stage = BTreeMap<Bytes, Option<Bytes>>;
 
 /// A storage, and the rows that the current drain wants to write to it.
 ///
@@ -14,8 +14,8 @@ type Batch = BTreeMap<Bytes, Option<Bytes>>;
 #[derive(Debug)]
 pub struct Staged<S> {
     inner: S,
-    batches: [Batch; Table::ALL.len()],
-    /// Whether anything was committed through here since the last fsync.
+    stages: [Stage; Table::ALL.len()],
+    /// Whether anything was taken from here to be committed since the last fsync.
     unsynced: bool,
     /// Whether the meta table says, durably, that a power cut may take writes.
     noted: bool,
@@ -24,38 +24,47 @@ pub struct Staged<S> {
 impl<S: Storage> Staged<S> {
     /// `inner` must hold nothing that a power cut could take: so it is when it was just opened.
     pub fn new(inner: S) -> Self {
-        Self { inner, batches: Default::default(), unsynced: false, noted: false }
+        Self { inner, stages: Default::default(), unsynced: false, noted: false }
     }
 
     /// Adds a row to the batch, in place of an earlier one of the same key. `None` deletes.
     pub fn stage(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
-        self.batches[table as usize].insert(key, value);
+        self.stages[table as usize].insert(key, value);
     }
 
     /// Whether nothing is staged.
     pub fn is_empty(&self) -> bool {
-        self.batches.iter().all(Batch::is_empty)
+        self.stages.iter().all(Stage::is_empty)
     }
 
-    /// Writes all staged rows, or none, and begins an empty batch.
+    /// Writes all staged rows, or none, and begins an empty batch. After an error the batch is gone and the node has to
+    /// stop.
+    pub fn commit(&mut self, sync: bool) -> Result<(), StorageError> {
+        match self.take(sync) {
+            Some(batch) => self.inner.commit(&batch.rows, batch.sync),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes all staged rows, to be committed to the storage below before anything is read from here; if that fails, the
+    /// node has to stop. None if there is nothing to do.
     ///
-    /// With `sync` everything that was ever committed through here is fsynced when this returns, also when nothing
-    /// is staged: a retry at `sync` of a write that was made at `async` has no rows of its own. Costs nothing when
-    /// there is nothing to do. After an error the batch is gone and the node has to stop.
+    /// With `sync` everything that ever went through here is to be fsynced, also when nothing is staged: a retry at
+    /// `sync` of a write that was made at `async` has no rows of its own.
     ///
     /// The first rows that go without fsync are fsynced all the same, together with `MetaKey::Unsynced`: a machine that
     /// went down has forgotten something only if that row is there. Rows deleted count for nothing, as what deletes
     /// them (collection, handoff) does it again.
-    pub fn commit(&mut self, sync: bool) -> Result<(), StorageError> {
+    pub fn take(&mut self, sync: bool) -> Option<Batch> {
         let mut rows: Vec<Row> = Table::ALL
             .into_iter()
             .flat_map(|table| {
-                let batch = std::mem::take(&mut self.batches[table as usize]);
-                batch.into_iter().map(move |(key, value)| Row { table, key, value })
+                let stage = std::mem::take(&mut self.stages[table as usize]);
+                stage.into_iter().map(move |(key, value)| Row { table, key, value })
             })
             .collect();
         if rows.is_empty() && !(sync && self.unsynced) {
-            return Ok(());
+            return None;
         }
         let told = |row: &Row| row.value.is_some() && row.table != Table::Meta;
         let note = !sync && !self.noted && rows.iter().any(told);
@@ -63,11 +72,9 @@ impl<S: Storage> Staged<S> {
             rows.push(Row { table: Table::Meta, key: MetaKey::Unsynced.encode().into(), value: Some(Bytes::new()) });
         }
         let sync = sync || note;
-        self.unsynced = true;
-        self.inner.commit(&rows, sync)?;
         self.noted |= note;
         self.unsynced = !sync;
-        Ok(())
+        Some(Batch { rows, sync })
     }
 
     pub fn inner(&self) -> &S {
@@ -85,13 +92,13 @@ impl<S: Storage> Staged<S> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
     ) -> impl Iterator<Item = (&Bytes, Option<&Bytes>)> {
-        self.batches[table as usize].range::<[u8], _>((from, to)).map(|(key, value)| (key, value.as_ref()))
+        self.stages[table as usize].range::<[u8], _>((from, to)).map(|(key, value)| (key, value.as_ref()))
     }
 }
 
 impl<S: Storage> Read for Staged<S> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        match self.batches[table as usize].get(key) {
+        match self.stages[table as usize].get(key) {
             Some(staged) => Ok(staged.clone()),
             None => self.inner.get(table, key),
         }

@@ -6,7 +6,7 @@ use super::node::{Committing, Death, Point};
 use super::rare::Rare;
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Commit, Property, Violation};
-use quorate_node::kernel::{Effect, Now};
+use quorate_node::kernel::{Effect, Event, Now};
 
 /// Operations beside those of clients: handoffs and exchanges have credits of their own.
 const REPAIR_MAX: usize = 512;
@@ -28,21 +28,39 @@ impl World {
         let count = shard.inbox.len().min(self.options.drain_max);
         let now = node.clock.now(self.now_us);
         self.walls.show(at.node, now.wall_ms);
-        let mut effects = Vec::new();
-        for _ in 0..count {
-            let Some((bytes, event)) = shard.inbox.pop_front() else { break };
-            shard.inbox_bytes -= bytes;
-            if let Err(error) = shard.kernel.handle(now, event, &mut effects) {
-                return self.disk_failed(at.node, &error.to_string());
+        let (bytes, events): (Vec<usize>, Vec<Event>) = shard.inbox.drain(..count).unzip();
+        shard.inbox_bytes -= bytes.iter().sum::<usize>();
+        let (reads, others): (Vec<Event>, Vec<Event>) = events.into_iter().partition(Event::is_read);
+        let Some(mut effects) = self.handle(at, now, reads)? else { return Ok(()) };
+        if self.nodes[at.node].shards[usize::from(at.shard)].kernel.settled() {
+            let answers = Committing { effects: std::mem::take(&mut effects), batch: None, handled: now };
+            self.release(at, answers)?;
+            if self.nodes[at.node].incarnation != at.incarnation {
+                return Ok(());
             }
         }
-        if let Some((Point::BeforeCommit, death)) = node.doomed {
+        let Some(more) = self.handle(at, now, others)? else { return Ok(()) };
+        effects.extend(more);
+        if let Some((Point::BeforeCommit, death)) = self.nodes[at.node].doomed {
             self.trace.rare(Rare::DeathBeforeCommit);
             return self.die(at.node, death);
         }
         let sync_us = self.rng.between(self.options.fsync_us.0, self.options.fsync_us.1);
         let slow = if self.nodes[at.node].slow_until_us > self.now_us { 60 } else { 1 };
         self.commit(at, now, count as u64 * HANDLING_US, sync_us * slow, effects)
+    }
+
+    /// None if the disk failed, and the node with it.
+    fn handle(&mut self, at: ShardRef, now: Now, events: Vec<Event>) -> Result<Option<Vec<Effect>>, Violation> {
+        let kernel = &mut self.nodes[at.node].shards[usize::from(at.shard)].kernel;
+        let mut effects = Vec::new();
+        for event in events {
+            if let Err(error) = kernel.handle(now, event, &mut effects) {
+                self.disk_failed(at.node, &error.to_string())?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(effects))
     }
 
     /// Commits a drain. What it decided on is carried out when the disk has done its part.
@@ -110,6 +128,18 @@ impl World {
             let text = format!("{} has {under_way} operations under way", node.id);
             return Err(Violation::new(Property::Bounds, None, text));
         }
+        self.release(at, done)?;
+        if self.nodes[at.node].incarnation == at.incarnation {
+            self.call(at);
+        }
+        Ok(())
+    }
+
+    /// Carries out what is committed, unless the node dies on the way.
+    fn release(&mut self, at: ShardRef, done: Committing) -> Result<(), Violation> {
+        if done.batch.is_none() && done.effects.is_empty() {
+            return Ok(());
+        }
         let node = &self.nodes[at.node];
         let commit = Commit {
             index: at.node,
@@ -136,7 +166,6 @@ impl World {
             self.trace.rare(Rare::DeathAmongEffects);
             return self.die(at.node, death);
         }
-        self.call(at);
         Ok(())
     }
 
