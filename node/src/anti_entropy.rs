@@ -19,15 +19,13 @@ use quorate_ring::wire::peer::{Pulled, PulledObject, SyncPage};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Log entries read at a time.
-const LOG_PAGE_BYTES: usize = 256 * 1024;
+/// Log entries read for one page of a pull, in pages of objects: they take less room than these.
+const LOG_PAGES: usize = 2;
 /// Own objects read at a time, while a page of a full sync is compared with them.
 const OBJECT_PAGE_BYTES: usize = 1024 * 1024;
-/// Dots handed over in one page of a pull.
-const PULLED_DOTS_MAX: usize = 4096;
 
 /// What one call of `Replica::collect` did.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Collected {
     /// Objects erased.
     pub erased: u32,
@@ -35,6 +33,8 @@ pub struct Collected {
     pub cut: usize,
     /// Objects looked at.
     pub looked_at: usize,
+    /// Objects of which the other owners have to be told: what a tombstone knew that is none any more.
+    pub revived: Vec<Place>,
 }
 
 impl Replica {
@@ -46,7 +46,8 @@ impl Replica {
         bytes_max: usize,
     ) -> Result<Pulled, StorageError> {
         let mut gaps: BTreeMap<Place, Vec<Dot>> = BTreeMap::new();
-        let (mut below_floor, mut more, mut dots) = (false, false, 0);
+        let (mut below_floor, mut more) = (false, false);
+        let mut log_left = LOG_PAGES * bytes_max;
         for (actor, first, last) in self.clock.missing_in(theirs) {
             let floor = self.floor.seq(actor);
             below_floor |= first <= floor;
@@ -54,18 +55,18 @@ impl Replica {
             if first > last {
                 continue;
             }
-            if dots >= PULLED_DOTS_MAX {
+            if log_left == 0 {
                 more = true;
                 break;
             }
             let (from, to) = log_range_of(self.partition, actor, first, last);
-            let rows = store.scan(Table::Log, &from, &to, LOG_PAGE_BYTES)?;
+            let rows = store.scan(Table::Log, &from, &to, log_left)?;
+            log_left = log_left.saturating_sub(rows.iter().map(|(key, entry)| key.len() + entry.len()).sum());
             more |= (rows.len() as u64) < last - first + 1;
             for (key, entry) in &rows {
                 let (_, dot) =
                     parse_log_key(key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
                 gaps.entry(Place::of(entry)?).or_default().push(dot);
-                dots += 1;
             }
         }
         let (mut objects, mut bytes) = (Vec::new(), 0);
@@ -261,8 +262,8 @@ impl Replica {
         if moved {
             self.stage_floor(store);
         }
-        let (erased, looked_at) = self.erase(store, settled, expired_ms, looks_max)?;
-        Ok(Collected { erased, cut: cut_max - left, looked_at })
+        let collected = self.erase(store, settled, expired_ms, looks_max)?;
+        Ok(Collected { cut: cut_max - left, ..collected })
     }
 
     /// Deletes the log entries `first..=last` of an actor, but keeps those of objects that may be due for erasing.
@@ -290,21 +291,20 @@ impl Replica {
         Ok(last)
     }
 
-    /// Returns how many objects it erased, and at how many it looked.
     fn erase<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
         settled: &Context,
         expired_ms: u64,
         looks_max: usize,
-    ) -> Result<(u32, usize), StorageError> {
-        let mut erased = 0;
+    ) -> Result<Collected, StorageError> {
+        let (mut collected, base) = (Collected::default(), self.clock.base());
         let from = self.erase_from.take().map_or(Bound::Unbounded, Bound::Included);
         let due = self.erasable.range((from, Bound::Unbounded)).filter(|(_, erasable)| erasable.due_ms <= expired_ms);
         let mut places = due.map(|(place, _)| place.clone());
         let now: Vec<Place> = places.by_ref().take(looks_max).collect();
         self.erase_from = places.next();
-        let looked_at = now.len();
+        collected.looked_at = now.len();
         for place in now {
             let mut object = self.stored(store, &place)?.unwrap_or_default();
             let own_dot = || object.past_ops().last().is_some_and(|past| settled.covers(past.dot));
@@ -318,17 +318,25 @@ impl Replica {
             let expires = object.siblings().iter().filter_map(|(_, content)| content.expires_ms).min();
             if object.is_tombstone() && whole {
                 store.stage(Table::Objects, self.object_key(&place), None);
-                erased += 1;
-            } else if object.is_tombstone() || expires.is_some() {
-                let erasable = self.erasable.entry(place).or_default();
-                erasable.due_ms = expires.unwrap_or(0);
-                continue;
+                collected.erased += 1;
+            } else {
+                // What lies behind a hole in the clock, that a lost disk left, is never settled, and not waited for.
+                let seen = |dot| settled.covers(dot) || !base.covers(dot);
+                let seen = object.siblings().iter().all(|(dot, _)| seen(*dot));
+                let erasable = self.erasable.entry(place.clone()).or_default();
+                if seen && std::mem::take(&mut erasable.revived) && !object.is_tombstone() {
+                    collected.revived.push(place.clone());
+                }
+                if object.is_tombstone() || expires.is_some() || erasable.revived {
+                    erasable.due_ms = expires.filter(|_| !erasable.revived).unwrap_or(0);
+                    continue;
+                }
             }
             for dot in self.erasable.remove(&place).unwrap_or_default().dots {
                 store.stage(Table::Log, log_key(self.partition, dot), None);
             }
         }
-        Ok((erased, looked_at))
+        Ok(collected)
     }
 
     fn stage_floor<S: Storage>(&self, store: &mut Staged<S>) {

@@ -69,6 +69,9 @@ pub struct Settings {
     /// What pulls, full syncs and handoffs of this node may move in a second, in bytes; 0 for no limit.
     #[arg(long, env = "QUORATE_REPAIR_BYTES_PER_SECOND", value_name = "BYTES")]
     pub repair_bytes_per_second: Option<u64>,
+    /// Of each shard's time, the percentage that repair gets while clients want something; 100 for no limit.
+    #[arg(long, env = "QUORATE_REPAIR_SHARE_PERCENT", value_name = "PERCENT")]
+    pub repair_share_percent: Option<u8>,
     /// How long a shutdown waits for what is under way.
     #[arg(long, env = "QUORATE_DRAIN_SECONDS", value_name = "SECONDS")]
     pub drain_seconds: Option<u64>,
@@ -108,6 +111,8 @@ pub struct Config {
     pub client_connections_max: usize,
     /// 0 for no limit.
     pub repair_bytes_per_second: u64,
+    /// 1 to 100.
+    pub repair_share_percent: u8,
     /// Owners that a rebuilding node does not wait for. Never from a file: it holds for one run.
     pub excused: BTreeSet<NodeId>,
     pub drain: Duration,
@@ -206,6 +211,7 @@ impl Settings {
             canary_bucket: self.canary_bucket.or(base.canary_bucket),
             client_connections_max: self.client_connections_max.or(base.client_connections_max),
             repair_bytes_per_second: self.repair_bytes_per_second.or(base.repair_bytes_per_second),
+            repair_share_percent: self.repair_share_percent.or(base.repair_share_percent),
             drain_seconds: self.drain_seconds.or(base.drain_seconds),
             log: self.log.or(base.log),
             log_format: self.log_format.or(base.log_format),
@@ -249,6 +255,8 @@ impl Settings {
                 (1, 65_536),
             )? as usize,
             repair_bytes_per_second: self.repair_bytes_per_second.unwrap_or(32 * MIB),
+            repair_share_percent: range("repair_share_percent", self.repair_share_percent.map(u64::from), 10, (1, 100))?
+                as u8,
             excused: BTreeSet::new(),
             drain: Duration::from_secs(range("drain_seconds", self.drain_seconds, 10, (0, 600))?),
             log: self.log.unwrap_or_else(|| "info".to_string()),

@@ -65,6 +65,9 @@ pub struct Replica {
 pub(crate) struct Erasable {
     /// The log entries, at or below the floor, that are kept as reminders of it.
     pub(crate) dots: BTreeSet<Dot>,
+    /// It was a tombstone, and whoever sent the value that it holds now did not know of all that it knew: they may have
+    /// erased theirs before. It is not erased any more, so the other owners are told once all have seen the value.
+    pub(crate) revived: bool,
     /// It need not be looked at before this time: there is something to be seen, and it expires no earlier.
     pub(crate) due_ms: u64,
 }
@@ -186,6 +189,7 @@ impl Replica {
             Some(record) => Object::decode(record).map_err(corrupt_record)?,
             None => Object::default(),
         };
+        let buried = stored.is_some() && merged.is_tombstone() && !incoming.remembers_all_of(&merged);
         let passed: Vec<&Sync> = self.syncs.values().filter(|sync| sync.passed(place)).collect();
         let in_sync = |dot| !planted::is(Bug::SyncGap) && passed.iter().any(|sync| sync.base.covers(dot));
         let seen = |dot| !planted::is(Bug::IgnoreClock) && self.clock.contains(dot);
@@ -207,6 +211,9 @@ impl Replica {
         }
         if changed && fresh == 0 && merged.is_tombstone() {
             self.remind(store, place, &merged); // No new log entry will bring it to mind.
+        }
+        if buried && !merged.is_tombstone() {
+            self.erasable.entry(place.clone()).or_default().revived = true;
         }
         Ok(fresh)
     }

@@ -8,7 +8,7 @@ use quorate_node::storage::Table;
 use quorate_ring::id::{BucketId, NodeId, Partition};
 use quorate_ring::topology::Count;
 use quorate_ring::wire::client::*;
-use quorate_ring::wire::failure::Doubt;
+use quorate_ring::wire::failure::{Doubt, Refusal};
 use quorate_ring::wire::peer::{PeerReply, PeerRequest};
 use std::collections::BTreeSet;
 use world::{World, delete, read, write};
@@ -252,6 +252,23 @@ fn a_write_handed_to_an_owner_that_died_without_a_word_is_told_of_before_its_dea
     world.pass(2_000);
     match world.replies.remove(&world.next) {
         Some(ClientReply::Unknown(u)) => assert_eq!(u.doubt, Doubt::LinkBroke),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_owner_that_died_before_it_was_asked_is_not_asked_after() {
+    let mut world = World::new(3);
+    world.pass(1_000);
+    // The second owner is asked, and says nothing.
+    world.hold = |_, event| matches!(event, Event::PeerRequest { message: PeerRequest::Fetch(_), .. });
+    let patient = ReadRequest { deadline_ms: 10_000, ..read(1, "k") };
+    assert_eq!(world.ask(1, ClientRequest::Read(patient)), None);
+    let silent = world.held.front().map(|(node, _)| node.0).expect("one owner was asked");
+    world.kill(5 - silent);
+    world.kill(silent);
+    match world.replies.remove(&world.next) {
+        Some(ClientReply::Refused(Refusal::Unavailable { needed: 2, got: 1 })) => {}
         other => panic!("{other:?}"),
     }
 }

@@ -379,3 +379,42 @@ fn a_retry_that_asks_for_more_durability_gets_it() {
     let again = world.put(1, WriteRequest { durability: Some(Durability::Sync), ..request });
     assert!(again.repeated && again.acks.iter().all(|ack| ack.durability == Durability::Sync), "{again:?}");
 }
+
+#[test]
+fn what_is_settled_is_collected_a_little_at_a_time() {
+    let mut world = World::new(3);
+    for number in 0..1_200 {
+        world.put(1, write(1, leaked(format!("key-{number}")), "v", Supersede::Nothing, 1));
+    }
+    let mut left = vec![world.rows(1, Table::Log)];
+    while left.last() != Some(&0) && left.len() < 40 {
+        world.pass(250);
+        left.push(world.rows(1, Table::Log));
+    }
+    assert_eq!(left.last(), Some(&0), "{left:?}");
+    let most = left.windows(2).map(|two| two[0] - two[1]).max().unwrap();
+    // Once by its timer, and once more as the tick begins anew.
+    assert!((1..=1_024).contains(&most), "at most {most} log entries went between two looks: {left:?}");
+}
+
+#[test]
+fn more_hints_than_credits_go_batch_by_batch() {
+    let mut world = World::new(5);
+    let target = world.owners("k")[2];
+    world.kill(target);
+    let mut keys = (0..).map(|number| leaked(format!("hinted-{number}")));
+    for _ in 0..200 {
+        let key = keys.find(|key| world.owners(key).contains(&target)).unwrap();
+        let owner = world.owners(key).into_iter().find(|owner| *owner != target).unwrap();
+        world.put(owner, sloppy(key, 1));
+    }
+    let hints = |world: &World| (1..=5).map(|node| world.rows(node, Table::Hints)).sum::<usize>();
+    assert_eq!(hints(&world), 200);
+    world.hold = |_, event| matches!(event, Event::PeerRequest { message: PeerRequest::Replicate(_), .. });
+    world.revive(target);
+    world.pass(500);
+    let keepers = (1..=5).filter(|node| world.rows(*node, Table::Hints) > 0).count();
+    assert!(world.held.len() <= 64 * keepers, "{} hints are under way from {keepers} nodes", world.held.len());
+    world.release();
+    assert_eq!(hints(&world), 0, "each batch is followed by the next");
+}

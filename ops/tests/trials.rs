@@ -35,7 +35,7 @@ fn a_node_that_was_down_catches_up_and_no_request_fails() {
 
 #[test]
 fn a_wiped_disk_is_not_missed() {
-    let receipt = trial(&["wipe", "--rounds", "1"]);
+    let receipt = trial(&["wipe", "--rounds", "1", "--records", "500"]);
     assert!(number(&receipt, "of_these_from_one_owner") > 0, "{receipt}");
 }
 

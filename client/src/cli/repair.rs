@@ -67,6 +67,9 @@ fn open(layout: &Layout, answers: &Answers) -> Vec<String> {
                 let unheard = output::names(layout, status.repair.unheard.iter().map(|node| NodeId(*node)));
                 open.push(format!("{name} has not heard yet what {unheard} may have"));
             }
+            Ok(status) if status.hints_pending > 0 => {
+                open.push(format!("{name} keeps {} hints for others", grouped(status.hints_pending)));
+            }
             Ok(_) => {}
         }
     }
@@ -140,7 +143,7 @@ fn print(
         return Ok(());
     }
     output::line(&if open.is_empty() { "nothing is missing\n".to_string() } else { format!("{}\n", open.join("\n")) })?;
-    let header = ["NODE", "STATE", "MISSING", "PARTITIONS", "UNDER WAY", "TAKEN", "RATE", "LEFT"];
+    let header = ["NODE", "STATE", "MISSING", "PARTITIONS", "UNDER WAY", "TAKEN", "RATE", "LEFT", "HINTS"];
     let rows = answers.iter().map(|(id, status)| row(layout, *id, status, paces)).collect();
     output::bytes(table(&header, rows).as_bytes())?;
     for (id, status) in answers {
@@ -160,10 +163,11 @@ fn row(layout: &Layout, id: NodeId, status: &Result<NodeStatus, LinkError>, pace
             grouped(u64::from(status.repair.partitions_behind)),
             grouped(u64::from(status.repair.under_way)),
             bytes(status.repair.bytes_taken),
-            format!("{}/s", bytes(pace.rate)),
+            if pace.seconds > 0.0 { format!("{}/s", bytes(pace.rate)) } else { "-".to_string() }, // One look tells no rate.
             pace.left.map_or("?".to_string(), span),
+            grouped(status.hints_pending),
         ]),
-        (Ok(_) | Err(_), _) => row.extend(["?"; 7].map(str::to_string)),
+        (Ok(_) | Err(_), _) => row.extend(["?"; 8].map(str::to_string)),
     }
     row
 }
@@ -180,6 +184,7 @@ fn document(layout: &Layout, answers: &Answers, paces: &Paces, open: &[String]) 
                     "name": name,
                     "state": status.state,
                     "dots_missing": status.repair.dots_missing,
+                    "hints_pending": status.hints_pending,
                     "partitions_behind": status.repair.partitions_behind,
                     "under_way": status.repair.under_way,
                     "bytes_taken": status.repair.bytes_taken,

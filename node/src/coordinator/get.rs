@@ -100,6 +100,7 @@ impl Get {
     }
 
     pub fn on_link_down(&mut self, now: Duration, peer: NodeId) -> Step<GetAnswer> {
+        self.unasked.retain(|owner| *owner != peer);
         match self.waiting.remove(&peer) {
             Some(_) => self.proceed(now),
             None => Step::wait(),

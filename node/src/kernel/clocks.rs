@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Parts of clocks in one ping; the rest go with the next.
 const NEWS_MAX: usize = 4096;
+/// And their runs, about: the clock of a replica that catches up has many, and is news with each ping.
+const NEWS_RUNS_MAX: usize = 4096;
 /// Pings remembered per peer; older ones were lost.
 const PINGS_MAX: usize = 64;
 
@@ -65,16 +67,17 @@ impl Clocks {
         layout: &Layout,
     ) -> (u64, Vec<ClockNews>) {
         let from = self.acknowledged.get(&peer).copied().unwrap_or(0);
-        let mut news = Vec::new();
+        let (mut news, mut runs) = (Vec::new(), 0);
         let mut upto = from;
         for (number, (partition, actor)) in self.by_number.range(from + 1..) {
             upto = *number;
             let shared = layout.preference(*partition).is_some_and(|list| list.is_owner(peer));
             let seqs = replicas.get(partition).and_then(|replica| replica.clock().seqs(*actor));
             if let (true, Some(seqs)) = (shared, seqs) {
+                runs += seqs.all_runs().count();
                 news.push(ClockNews { partition: *partition, actor: *actor, seqs: seqs.clone() });
             }
-            if news.len() == NEWS_MAX {
+            if is_full(news.len(), runs) {
                 break;
             }
         }
@@ -141,9 +144,10 @@ impl Clocks {
         others.map(|owner| self.walls.get(owner).copied().unwrap_or(0)).min().unwrap_or(u64::MAX)
     }
 
-    /// A ping came with so many parts of clocks: with less than the most, it told all that there was to tell.
-    pub(super) fn pinged(&mut self, peer: NodeId, parts: usize) {
-        if parts < NEWS_MAX {
+    /// A ping came with this: unless it was full, it told all that there was to tell.
+    pub(super) fn pinged(&mut self, peer: NodeId, news: &[ClockNews]) {
+        let runs = news.iter().map(|news| news.seqs.all_runs().count()).sum();
+        if !is_full(news.len(), runs) {
             self.told_all.insert(peer);
         }
     }
@@ -181,5 +185,65 @@ impl Clocks {
             theirs.union(clock);
         }
         theirs.lag(ours)
+    }
+}
+
+/// Whether no more goes into a ping.
+fn is_full(parts: usize, runs: usize) -> bool {
+    parts >= NEWS_MAX || runs >= NEWS_RUNS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MemoryStorage, Staged};
+    use quorate_ring::topology::Topology;
+    use quorate_ring::version::{Context, Dot, Object};
+    use std::sync::Arc;
+
+    /// Two nodes that own all partitions.
+    fn layout() -> Layout {
+        let node = |id: u16| {
+            format!(
+                "[[node]]\nid = {id}\nname = \"n{id}\"\nrack = \"r\"\nclient_address = \"127.0.0.1:{}\"\n\
+                 peer_address = \"127.0.0.1:{}\"\n",
+                7000 + id,
+                7100 + id
+            )
+        };
+        let text = format!(
+            "cluster = \"{}\"\nepoch = 1\npartitions = 8\n{}{}[[bucket]]\nid = 1\nname = \"b\"\nn = 2\n",
+            "07".repeat(16),
+            node(1),
+            node(2)
+        );
+        Layout::new(Arc::new(Topology::parse(&text).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn clocks_full_of_holes_are_told_over_several_pings() {
+        let (layout, peer, actor) = (layout(), NodeId(2), ActorId::new(NodeId(1), 1));
+        let (mut clocks, mut replicas) = (Clocks::default(), BTreeMap::new());
+        let mut store = Staged::new(MemoryStorage::new());
+        for (partition, _) in layout.partitions() {
+            let mut replica = Replica::load(&store, partition).unwrap();
+            let place = crate::replica::Place { bucket: quorate_ring::id::BucketId(1), key: "k".into() };
+            let dots: Vec<Dot> = (1..=1_500).map(|number| Dot(actor, 2 * number)).collect();
+            replica.merge(&mut store, &place, &Object::absent(Context::of(dots[1_499])), &dots).unwrap();
+            clocks.track(partition, replica.clock());
+            replicas.insert(partition, replica);
+        }
+        let (mut told, mut pings) = (Vec::new(), 0);
+        while !clocks.has_told_all(peer) {
+            let (number, news) = clocks.news(peer, &replicas, &layout);
+            assert!(news.len() <= 3, "{} parts of 1,500 runs each", news.len());
+            clocks.pong(peer, number);
+            clocks.pinged(peer, &news);
+            told.extend(news.iter().map(|news| news.partition));
+            pings += 1;
+        }
+        assert_eq!((told.len(), pings), (8, 3));
+        told.dedup();
+        assert_eq!(told.len(), 8, "each is told once");
     }
 }

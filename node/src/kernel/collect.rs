@@ -1,16 +1,30 @@
 //! Collection: logs are cut and tombstones erased up to what every owner has seen.
 
-use super::{Effect, Kernel, Measure, Now};
+use super::{Effect, Kernel, Measure, Now, Timer};
+use crate::replica::Place;
 use crate::storage::{Storage, StorageError};
 use quorate_ring::id::Partition;
+use quorate_ring::topology::Durability;
+use quorate_ring::wire::peer::{PeerRequest, Purpose, Replicate};
+use std::time::Duration;
 
-/// Log entries cut in one tick, over all partitions.
-const CUT_MAX: usize = 16_384;
-/// Objects looked at in one tick, whether they may be erased, over all partitions.
-const LOOKED_AT_MAX: usize = 4_096;
+/// Log entries cut at one time, over all partitions: few, as a client may wait behind them.
+const CUT_MAX: usize = 512;
+/// Objects looked at at one time, whether they may be erased, over all partitions.
+const LOOKED_AT_MAX: usize = 256;
+/// Until the next time, if there is more to collect.
+const GO_ON_AFTER: Duration = Duration::from_millis(10);
 
 impl<S: Storage> Kernel<S> {
-    /// Collects as far as the tick goes; the next one goes on behind. In an idle node there is nothing to collect.
+    /// Begins with a tick, unless what the last one began is still under way. In an idle node there is nothing to collect.
+    pub(super) fn collect_tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
+        if self.repair.collect_from.is_some() {
+            return Ok(());
+        }
+        self.collect(now, effects)
+    }
+
+    /// Collects a little, and sets a timer if there is more.
     pub(super) fn collect(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         let from = self.repair.collect_from.take();
         let partitions: Vec<Partition> = match from {
@@ -22,6 +36,7 @@ impl<S: Storage> Kernel<S> {
         for partition in partitions {
             if cut_left == 0 || looks_left == 0 {
                 self.repair.collect_from = Some(partition);
+                effects.push(Effect::Arm { timer: Timer::Collect, after: GO_ON_AFTER });
                 break;
             }
             let Some(replica) = self.replicas.get_mut(&partition).filter(|replica| !replica.is_collected()) else {
@@ -38,7 +53,37 @@ impl<S: Storage> Kernel<S> {
             if collected.erased > 0 {
                 effects.push(Effect::Measure(Measure::Erased { objects: collected.erased }));
             }
+            for place in collected.revived {
+                self.tell_of_revived(now, partition, place, effects)?;
+            }
         }
+        Ok(())
+    }
+
+    /// A value was put where this replica still had a tombstone, and others had none any more. What the tombstone knew
+    /// would stay with the value here and not there: so they get it, too.
+    fn tell_of_revived(
+        &mut self,
+        now: Now,
+        partition: Partition,
+        place: Place,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let Some(object) = self.replicas[&partition].stored(&self.store, &place)? else { return Ok(()) };
+        let message = PeerRequest::Replicate(Replicate {
+            epoch: self.layout.epoch(),
+            bucket: place.bucket,
+            key: place.key,
+            object: object.encode(),
+            dots: object.siblings().iter().map(|(dot, _)| *dot).collect(),
+            durability: Durability::Sync,
+            purpose: Purpose::ReadRepair,
+            deadline_ms: u32::MAX,
+        });
+        let others = self.other_owners(partition).filter(|owner| self.liveness.reachable(*owner, now.mono));
+        let send = others.map(|owner| (owner, message.clone())).collect();
+        let number = self.number();
+        self.send_all(number, send, effects);
         Ok(())
     }
 }

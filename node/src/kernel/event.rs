@@ -42,6 +42,8 @@ pub enum Timer {
     Tick,
     /// Ask the other owners again whether they have the canary.
     Canary,
+    /// Go on collecting what is settled.
+    Collect,
 }
 
 /// What happens to a shard.

@@ -13,7 +13,7 @@ use quorate_ring::wire::peer::{PeerReply, PeerRequest, Pull, Pulled, PulledObjec
 use std::time::Duration;
 
 /// Objects in one page, about, as this node asks for it: small, so that no client waits long behind it.
-pub(super) const PAGE_BYTES: u32 = 64 * 1024;
+pub(super) const PAGE_BYTES: u32 = 16 * 1024;
 /// However much a peer asks for.
 pub(super) const PAGE_BYTES_MAX: u32 = 256 * 1024;
 /// A page that does not come within this is asked for again.

@@ -9,7 +9,7 @@ use super::{Effect, Kernel, Measure, Now, shard_of};
 use crate::coordinator::plan::{bucket, check_key};
 use crate::planted::{self, Bug};
 use crate::replica::{corrupt, corrupt_record};
-use crate::storage::{Read, Storage, StorageError, Table, hint_key, hint_range, parse_hint_key};
+use crate::storage::{Read, Rows, Storage, StorageError, Table, hint_key, hint_range, parse_hint_key};
 use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::topology::Durability;
@@ -21,7 +21,9 @@ use std::time::Duration;
 
 /// Hints on their way to one owner at a time: its credits.
 const UNDER_WAY_MAX: usize = 64;
-/// About how many bytes of hints are read for one owner in one tick.
+/// About how many bytes of hints are read, and sent to one owner, at a time: a client may wait behind that.
+const BATCH_BYTES: usize = 32 * 1024;
+/// Hints read at a time when they are counted at the start.
 const READ_BYTES: usize = 1024 * 1024;
 /// An owner that does not ack a hint within this gets it again.
 pub(super) const HANDOFF_PATIENCE: Duration = Duration::from_secs(5);
@@ -70,6 +72,11 @@ pub(super) struct KeptFor {
     pub oldest_s: Option<u64>,
 }
 
+/// The first key behind a row's.
+fn behind(row: &Bytes) -> Vec<u8> {
+    [&row[..], &[0]].concat()
+}
+
 /// When the oldest write of a hint was made, in seconds since 1970.
 fn second_of(record: &HintRecord) -> u64 {
     let live = record.object.siblings().iter().map(|(dot, content)| (*dot, content.hlc));
@@ -112,8 +119,7 @@ impl<S: Storage> Kernel<S> {
             loop {
                 let rows = self.store.scan(Table::Hints, &from, &to, READ_BYTES)?;
                 let Some((last, _)) = rows.last() else { break };
-                from = last.to_vec();
-                from.push(0);
+                from = behind(last);
                 for (key, value) in rows.iter().filter(|(key, _)| self.keeps(key)).cloned().collect::<Vec<_>>() {
                     let record = HintRecord::decode(&value).map_err(corrupt_record)?;
                     let kept = self.hints.kept.entry(target).or_default();
@@ -198,24 +204,12 @@ impl<S: Storage> Kernel<S> {
     }
 
     fn hand_off_batch(&mut self, now: Now, target: NodeId, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
-        let (start, to) = hint_range(target);
-        let cursor = self.hints.kept.get(&target).map_or(Vec::new(), |kept| kept.cursor.clone());
-        let from = start.max(cursor);
-        let rows = self.store.scan(Table::Hints, &from, &to, READ_BYTES)?;
+        let (rows, mut next) = self.next_hints(target)?;
         let mut sent = 0;
-        let mut next = Vec::new(); // From the start again, unless there is more.
-        if rows.iter().map(|(row, value)| row.len() + value.len()).sum::<usize>() >= READ_BYTES
-            && let Some((last, _)) = rows.last()
-        {
-            next = [&last[..], &[0]].concat();
-        }
         for (row, value) in rows {
-            if sent == UNDER_WAY_MAX || !self.repair.pace.allows(now.mono) {
+            if !self.repair.pace.allows(now.mono) {
                 next = row.to_vec();
                 break;
-            }
-            if !self.keeps(&row) {
-                continue;
             }
             let (_, _, bucket, key) = parse_hint_key(&row).ok_or_else(|| corrupt("read a hint", "its key is short"))?;
             let record = HintRecord::decode(&value).map_err(corrupt_record)?;
@@ -242,6 +236,27 @@ impl<S: Storage> Kernel<S> {
             kept.cursor = next;
         }
         Ok(())
+    }
+
+    /// The next hints of this shard for an owner, and where to go on behind them; none behind the last, and then from
+    /// the start again, with the next tick.
+    fn next_hints(&self, target: NodeId) -> Result<(Rows, Vec<u8>), StorageError> {
+        let (start, to) = hint_range(target);
+        let cursor = self.hints.kept.get(&target).map_or(Vec::new(), |kept| kept.cursor.clone());
+        let mut from = start.max(cursor);
+        loop {
+            let read = self.store.scan(Table::Hints, &from, &to, BATCH_BYTES)?;
+            let Some((last, _)) = read.last() else { return Ok((Rows::new(), Vec::new())) };
+            from = behind(last);
+            let mut rows: Rows = read.into_iter().filter(|(row, _)| self.keeps(row)).collect();
+            if rows.len() > UNDER_WAY_MAX {
+                rows.truncate(UNDER_WAY_MAX);
+                from = behind(&rows[UNDER_WAY_MAX - 1].0);
+            }
+            if !rows.is_empty() {
+                return Ok((rows, from));
+            }
+        }
     }
 
     /// The owner has durably merged these dots. What was folded in since they were sent is kept.

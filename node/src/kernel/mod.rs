@@ -248,6 +248,7 @@ impl<S: Storage> Kernel<S> {
             Event::LinkDown { peer } => return self.link_down(now, peer, effects),
             Event::Fired { timer: Timer::Tick } => return self.tick(now, effects),
             Event::Fired { timer: Timer::Canary } => self.canary_fired(now, effects),
+            Event::Fired { timer: Timer::Collect } => return self.collect(now, effects),
             Event::Fired { timer: Timer::Operation(number) } => return self.operation_fired(now, number, effects),
             Event::Layout(layout) => {
                 self.layout = layout;

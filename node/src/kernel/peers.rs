@@ -199,7 +199,7 @@ impl<S: Storage> Kernel<S> {
                 self.note_clock(now, from, news.partition);
             }
         }
-        self.clocks.pinged(from, ping.clocks.len());
+        self.clocks.pinged(from, &ping.clocks);
         self.clocks.hear_wall(from, ping.wall_ms);
         measure_offset(now, from, ping.wall_ms, effects);
         PeerReply::Pong(Pong { number: ping.number, wall_ms: now.wall_ms, rebuilding: self.config.rebuilding })

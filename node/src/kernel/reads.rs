@@ -3,7 +3,7 @@
 use super::operations::Operation;
 use super::{Consistency, Effect, Kernel, Measure, Now, Outcome};
 use crate::coordinator::Origin;
-use crate::coordinator::behind::behind;
+use crate::coordinator::behind::{behind, repaired};
 use crate::coordinator::get::{Found, Get, GetAnswer};
 use crate::coordinator::plan::{ReadPlan, check_epoch};
 use crate::replica::{Place, told};
@@ -112,18 +112,19 @@ impl<S: Storage> Kernel<S> {
         if waiting.is_empty() {
             return Ok((waiting, 0));
         }
-        let dots: Vec<Dot> = found.union.siblings().iter().map(|(dot, _)| *dot).collect();
+        let object = repaired(&found.union, &found.answers);
+        let dots: Vec<Dot> = object.siblings().iter().map(|(dot, _)| *dot).collect();
         self.counters.read_repairs += waiting.len() as u64;
         effects.extend(waiting.iter().map(|_| Effect::Measure(Measure::ReadRepair)));
         if waiting.remove(&self.config.node) {
-            self.merge(&plan.route.place, plan.route.partition, &found.union, &dots)?;
+            self.merge(&plan.route.place, plan.route.partition, &object, &dots)?;
             self.sync = true;
         }
         let repair = PeerRequest::Replicate(Replicate {
             epoch: self.layout.epoch(),
             bucket: plan.route.place.bucket,
             key: plan.route.place.key.clone(),
-            object: found.union.encode(),
+            object: object.encode(),
             dots,
             durability: Durability::Sync,
             purpose: Purpose::ReadRepair,

@@ -26,7 +26,7 @@ pub(super) struct Repair {
     /// Of those under way, the ones whose next page waits until more bytes may be moved.
     pub(super) paused: VecDeque<(NodeId, Partition, Exchange)>,
     pub(super) pace: Pace,
-    /// Where the collection goes on with the next tick.
+    /// Where the collection goes on when its timer fires.
     pub(super) collect_from: Option<Partition>,
     /// Since the start.
     pub(super) dots_pulled: u64,
@@ -87,7 +87,7 @@ impl<S: Storage> Kernel<S> {
             return Ok(());
         }
         self.ask_what_is_due(now, effects);
-        self.collect(now, effects)
+        self.collect_tick(now, effects)
     }
 
     /// Somebody asks for repair now: what is missing is not waited for any longer, but asked for.
@@ -164,7 +164,7 @@ impl<S: Storage> Kernel<S> {
         })
     }
 
-    fn other_owners(&self, partition: Partition) -> impl Iterator<Item = NodeId> {
+    pub(super) fn other_owners(&self, partition: Partition) -> impl Iterator<Item = NodeId> {
         let owners = self.layout.preference(partition).map_or(&[][..], |list| list.owners());
         owners.iter().copied().filter(move |owner| *owner != self.config.node)
     }

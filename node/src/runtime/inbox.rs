@@ -1,9 +1,11 @@
-//! What waits for a shard: bounded in bytes and in age, served in three classes.
+//! What waits for a shard: bounded in bytes and in age, served in three classes. What nobody waits for has `turns`.
 //!
 //! Clients are answered "overloaded" when it is full; peers wait, which stops the reading of their lane, so that the
 //! flow control of QUIC reaches back to whoever sends too much.
 
+use super::turns::Turns;
 use crate::kernel::{Event, weight};
+use quorate_ring::wire::client::ClientRequest;
 use quorate_ring::wire::peer::{PeerReply, PeerRequest, Purpose};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -14,11 +16,13 @@ use tokio::sync::Notify;
 const BATCH_EVENTS_MAX: usize = 512;
 /// And their bytes.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Of each batch, so many events are left to repair, however busy the clients are.
+/// Of each batch in which repair has its turn, so many events are left to it, however busy the clients are.
 const BATCH_REPAIR_MIN: usize = 16;
-/// And of repair so many bytes, of a batch that others wait for, and of one of its own.
-const BATCH_REPAIR_BYTES_BUSY: usize = 64 * 1024;
-const BATCH_REPAIR_BYTES_ALONE: usize = 1024 * 1024;
+/// A turn of repair while there are clients: short, as the next of them may come right behind it.
+const TURN_EVENTS: usize = 64;
+const TURN_BYTES: usize = 16 * 1024;
+/// And while there are none.
+const TURN_BYTES_ALONE: usize = 1024 * 1024;
 /// Work of clients that would wait behind something older than this is refused.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
@@ -52,8 +56,9 @@ pub fn class(event: &Event) -> Class {
             PeerRequest::Coordinate(_) | PeerRequest::Fetch(_) | PeerRequest::StoreHint(_) => Class::Work,
             PeerRequest::Pull(_) | PeerRequest::Sync(_) => Class::Repair,
             PeerRequest::Replicate(replicate) => match replicate.purpose {
-                Purpose::Write => Class::Work,
-                Purpose::ReadRepair | Purpose::Handoff => Class::Repair,
+                // A read may wait for its repair; there are no more of these than clients read.
+                Purpose::Write | Purpose::ReadRepair => Class::Work,
+                Purpose::Handoff => Class::Repair,
             },
         },
         Event::PeerReply { message, .. } => match message {
@@ -74,6 +79,21 @@ pub fn class(event: &Event) -> Class {
         | Event::Layout(_)
         | Event::DiskReserve { .. }
         | Event::Drain => Class::Urgent,
+    }
+}
+
+/// Whether a client wants something of the store by this, here or at a peer. To look on at repair is none of that.
+fn serves_clients(event: &Event) -> bool {
+    match event {
+        Event::Client { message, .. } => match message {
+            ClientRequest::Write(_) | ClientRequest::Read(_) | ClientRequest::Scan(_) => true,
+            ClientRequest::Hello(_)
+            | ClientRequest::Cancel(_)
+            | ClientRequest::Log(_)
+            | ClientRequest::Status(_)
+            | ClientRequest::Repair(_) => false,
+        },
+        other => class(other) == Class::Work && !matches!(other, Event::ClientCancelled { .. }),
     }
 }
 
@@ -104,11 +124,11 @@ struct Queue {
     bytes: usize,
 }
 
-#[derive(Default)]
 struct State {
     urgent: Queue,
     work: Queue,
     repair: Queue,
+    turns: Turns,
     closed: bool,
     /// Waking a shard that does not sleep is a system call for nothing.
     sleep: Sleep,
@@ -134,8 +154,27 @@ impl State {
         }
     }
 
-    fn is_empty(&self) -> bool {
-        self.urgent.waiting.is_empty() && self.work.waiting.is_empty() && self.repair.waiting.is_empty()
+    /// How long there is nothing to be done: not at all, until repair has its turn, or, if none, until something comes.
+    fn rest(&self, now: Instant) -> Option<Duration> {
+        if !self.urgent.waiting.is_empty() || !self.work.waiting.is_empty() || self.closed {
+            return Some(Duration::ZERO);
+        }
+        (!self.repair.waiting.is_empty()).then(|| self.turns.rest(now))
+    }
+
+    /// Adds a turn of repair to a batch, if it has one.
+    fn take_repair(&mut self, batch: &mut Vec<Event>) {
+        let now = Instant::now();
+        let (others, clients) = (batch.len(), batch.iter().any(serves_clients));
+        let (events, mut bytes) = match (others, clients || self.turns.clients_about(now)) {
+            (0, false) => (BATCH_EVENTS_MAX, TURN_BYTES_ALONE),
+            (0, true) => (TURN_EVENTS, TURN_BYTES),
+            _ => (BATCH_REPAIR_MIN, TURN_BYTES),
+        };
+        if self.turns.rest(now).is_zero() {
+            take(&mut self.repair, events, &mut bytes, batch);
+        }
+        self.turns.begin(now, clients, batch.len() > others);
     }
 }
 
@@ -150,8 +189,17 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new(), stirred: Notify::new(), room: Notify::new(), limit }
+    /// `repair_share_percent`: what repair gets of the shard's time while there are clients, 1 to 100.
+    pub fn new(limit: usize, repair_share_percent: u8) -> Self {
+        let state = State {
+            urgent: Queue::default(),
+            work: Queue::default(),
+            repair: Queue::default(),
+            turns: Turns::new(repair_share_percent),
+            closed: false,
+            sleep: Sleep::default(),
+        };
+        Self { state: Mutex::new(state), filled: Condvar::new(), stirred: Notify::new(), room: Notify::new(), limit }
     }
 
     /// Puts in what the node itself has to say. There is little of it, and always room.
@@ -199,13 +247,16 @@ impl Inbox {
         Ok(())
     }
 
-    /// Waits until there is something or `wait` is over, and moves a batch of events, in the order of service, to
-    /// `batch`.
+    /// The batch before is done with. Waits until there is something or `wait` is over, and moves a batch of events, in
+    /// the order of service, to `batch`.
     pub fn drain(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
         let mut state = self.lock();
-        if state.is_empty() && !state.closed {
+        let now = Instant::now();
+        state.turns.end(now);
+        let rest = state.rest(now);
+        if rest != Some(Duration::ZERO) {
             state.sleep = Sleep::Thread;
-            state = match wait {
+            state = match wait.into_iter().chain(rest).min() {
                 None => self.filled.wait(state).expect(UNPOISONED),
                 Some(wait) => self.filled.wait_timeout(state, wait).expect(UNPOISONED).0,
             };
@@ -217,21 +268,22 @@ impl Inbox {
     /// As `drain`, for a shard that is a task: lets other tasks of its thread go first, in any case, so that whatever
     /// they bring is in the same batch.
     pub async fn drain_here(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
+        self.lock().turns.end(Instant::now());
         tokio::task::yield_now().await;
-        let waits = {
+        let rest = {
             let mut state = self.lock();
-            let waits = state.is_empty() && !state.closed;
-            if waits {
+            let rest = state.rest(Instant::now());
+            if rest != Some(Duration::ZERO) {
                 state.sleep = Sleep::Task;
             }
-            waits
+            rest
         };
-        if waits {
+        if rest != Some(Duration::ZERO) {
             let stirred = self.stirred.notified();
-            match wait {
+            match wait.into_iter().chain(rest).min() {
                 None => stirred.await,
                 Some(wait) => {
-                    // A timer of the shard is due: there is nothing else to be done about it here.
+                    // A timer of the shard is due, or repair has its turn: there is nothing else to be done about it here.
                     let _due = tokio::time::timeout(wait, stirred).await;
                 }
             }
@@ -250,9 +302,7 @@ impl Inbox {
         take(&mut state.urgent, BATCH_EVENTS_MAX - BATCH_REPAIR_MIN, &mut left, batch);
         let room = (BATCH_EVENTS_MAX - BATCH_REPAIR_MIN).saturating_sub(batch.len());
         take(&mut state.work, room, &mut left, batch);
-        let room = BATCH_EVENTS_MAX - batch.len();
-        let mut left = if batch.is_empty() { BATCH_REPAIR_BYTES_ALONE } else { BATCH_REPAIR_BYTES_BUSY };
-        take(&mut state.repair, room, &mut left, batch);
+        state.take_repair(batch);
         drop(state);
         self.room.notify_waiters();
         Drained::Batch

@@ -3,13 +3,26 @@ use crate::kernel::{RequestId, SessionId, Timer};
 use bytes::Bytes;
 use quorate_ring::id::{BucketId, Epoch, NodeId};
 use quorate_ring::topology::Durability;
-use quorate_ring::wire::client::{ClientRequest, StatusRequest};
+use quorate_ring::wire::client::{ClientRequest, ReadRequest, StatusRequest};
 use quorate_ring::wire::peer::{PeerReply, Pong, Replicate};
 use std::sync::Arc;
 
 fn client(request: u64) -> Event {
     let message = ClientRequest::Status(StatusRequest {});
     Event::Client { from: SessionId(1), request, arrived: Duration::ZERO, message }
+}
+
+fn read() -> Event {
+    let message = ClientRequest::Read(ReadRequest {
+        epoch: Epoch(1),
+        bucket: BucketId(1),
+        key: Bytes::from_static(b"k"),
+        r: None,
+        quorum: None,
+        blocking_repair: false,
+        deadline_ms: 1000,
+    });
+    Event::Client { from: SessionId(1), request: 1, arrived: Duration::ZERO, message }
 }
 
 fn replicate(purpose: Purpose, bytes: usize) -> Event {
@@ -39,17 +52,18 @@ fn drained(inbox: &Inbox) -> Vec<Class> {
 
 #[test]
 fn acks_are_served_before_work_and_work_before_repair() {
-    let inbox = Inbox::new(1 << 20);
+    let inbox = Inbox::new(1 << 20, 10);
+    inbox.try_deliver(replicate(Purpose::Handoff, 10)).unwrap();
     inbox.try_deliver(replicate(Purpose::ReadRepair, 10)).unwrap();
     inbox.offer(client(1)).unwrap();
     inbox.try_deliver(pong()).unwrap();
-    assert_eq!(drained(&inbox), [Class::Urgent, Class::Work, Class::Repair]);
+    assert_eq!(drained(&inbox), [Class::Urgent, Class::Work, Class::Work, Class::Repair]);
     assert!([Class::Urgent, Class::Work, Class::Repair].iter().all(|class| inbox.bytes(*class) == 0));
 }
 
 #[test]
 fn repair_is_not_starved_by_clients() {
-    let inbox = Inbox::new(1 << 20);
+    let inbox = Inbox::new(1 << 20, 10);
     (0..2_000).for_each(|i| inbox.offer(client(i)).unwrap());
     (0..100).for_each(|_| inbox.try_deliver(replicate(Purpose::Handoff, 1)).unwrap());
     let repair = drained(&inbox).iter().filter(|class| **class == Class::Repair).count();
@@ -57,18 +71,52 @@ fn repair_is_not_starved_by_clients() {
 }
 
 #[test]
-fn one_page_of_repair_at_a_time_goes_into_a_batch_that_clients_wait_for() {
-    let inbox = Inbox::new(1 << 20);
-    let page = || replicate(Purpose::Handoff, BATCH_REPAIR_BYTES_BUSY);
-    (0..8).for_each(|_| inbox.try_deliver(page()).unwrap());
+fn a_turn_of_repair_is_short_while_there_are_clients() {
+    let inbox = Inbox::new(1 << 20, 100);
+    let page = || replicate(Purpose::Handoff, TURN_BYTES);
+    (0..10).for_each(|_| inbox.try_deliver(page()).unwrap());
     inbox.offer(client(1)).unwrap();
+    assert_eq!(drained(&inbox), [Class::Work, Class::Repair], "somebody waits");
+    assert_eq!(drained(&inbox).len(), 9, "nobody does");
+    (0..10).for_each(|_| inbox.try_deliver(page()).unwrap());
+    inbox.offer(read()).unwrap();
     assert_eq!(drained(&inbox), [Class::Work, Class::Repair]);
-    assert_eq!(drained(&inbox).len(), 7, "nobody else waits");
+    assert_eq!(drained(&inbox).len(), 1, "the next client may come any time");
+}
+
+#[test]
+fn a_turn_of_repair_is_followed_by_a_rest_while_there_are_clients() {
+    let inbox = Inbox::new(1 << 20, 1);
+    let handoffs = || (0..200).for_each(|_| inbox.try_deliver(replicate(Purpose::Handoff, 1)).unwrap());
+    handoffs();
+    assert_eq!(drained(&inbox).len(), 200, "no client has been seen");
+    handoffs();
+    inbox.offer(read()).unwrap();
+    assert_eq!(drained(&inbox).len(), 1 + BATCH_REPAIR_MIN);
+    std::thread::sleep(Duration::from_millis(20)); // So long it is handled; the rest is 99 times that.
+    inbox.offer(client(1)).unwrap();
+    assert_eq!(drained(&inbox), [Class::Work]);
+    assert!(drained(&inbox).is_empty(), "nothing else waits that has its turn");
+    assert!(inbox.bytes(Class::Repair) > 0);
+}
+
+#[test]
+fn a_shard_wakes_when_the_rest_of_repair_is_over() {
+    let inbox = Inbox::new(1 << 20, 50);
+    inbox.offer(read()).unwrap();
+    (0..BATCH_REPAIR_MIN + 1).for_each(|_| inbox.try_deliver(replicate(Purpose::Handoff, 1)).unwrap());
+    assert_eq!(drained(&inbox).len(), 1 + BATCH_REPAIR_MIN);
+    std::thread::sleep(Duration::from_millis(20));
+    let mut batch = Vec::new();
+    while batch.is_empty() {
+        assert_eq!(inbox.drain(None, &mut batch), Drained::Batch);
+    }
+    assert_eq!(batch.iter().map(class).collect::<Vec<_>>(), [Class::Repair]);
 }
 
 #[test]
 fn a_full_inbox_refuses_clients_and_still_takes_peers_and_timers() {
-    let inbox = Inbox::new(2_000);
+    let inbox = Inbox::new(2_000, 10);
     let taken = (0..100).take_while(|i| inbox.offer(client(*i)).is_ok()).count();
     assert!((1..=8).contains(&taken), "{taken} of 256 bytes each went into 2,000");
     assert!(inbox.offer(client(200)).unwrap_err().retry_after_ms >= 50);
@@ -81,14 +129,14 @@ fn a_full_inbox_refuses_clients_and_still_takes_peers_and_timers() {
 
 #[test]
 fn one_event_over_the_limit_passes_alone() {
-    let inbox = Inbox::new(1_000);
+    let inbox = Inbox::new(1_000, 10);
     assert!(inbox.try_deliver(replicate(Purpose::Write, 100_000)).is_ok());
     assert!(inbox.try_deliver(replicate(Purpose::Write, 1)).is_err());
 }
 
 #[test]
 fn a_batch_is_bounded_in_bytes() {
-    let inbox = Inbox::new(1 << 30);
+    let inbox = Inbox::new(1 << 30, 10);
     (0..4).for_each(|_| inbox.try_deliver(replicate(Purpose::Write, BATCH_BYTES_MAX / 2)).unwrap());
     assert_eq!(drained(&inbox).len(), 2);
     assert_eq!(drained(&inbox).len(), 2);
@@ -96,7 +144,7 @@ fn a_batch_is_bounded_in_bytes() {
 
 #[test]
 fn a_peer_that_waits_goes_on_when_there_is_room() {
-    let inbox = Arc::new(Inbox::new(1_000));
+    let inbox = Arc::new(Inbox::new(1_000, 10));
     inbox.try_deliver(replicate(Purpose::Write, 5_000)).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let waits = inbox.clone();
@@ -110,7 +158,7 @@ fn a_peer_that_waits_goes_on_when_there_is_room() {
 
 #[test]
 fn a_closed_inbox_ends_its_shard() {
-    let inbox = Inbox::new(1_000);
+    let inbox = Inbox::new(1_000, 10);
     inbox.close();
     assert_eq!(inbox.drain(None, &mut Vec::new()), Drained::Closed);
 }

@@ -32,6 +32,7 @@ mod timed;
 mod timers;
 pub mod tls;
 mod trail;
+mod turns;
 
 pub use clients::CLIENT_FRAME_BYTES_MAX;
 pub use close::CloseCode;

@@ -187,7 +187,7 @@ impl Shards {
             board: Arc::new(Switchboard::new(facts.clone(), metrics.clone())),
             facts,
             metrics,
-            inboxes: (0..config.shards).map(|_| Arc::new(Inbox::new(limit))).collect(),
+            inboxes: (0..config.shards).map(|_| Arc::new(Inbox::new(limit, config.repair_share_percent))).collect(),
             idle: (0..config.shards).map(|_| Arc::new(AtomicBool::new(false))).collect(),
         })
     }

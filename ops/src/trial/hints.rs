@@ -1,18 +1,14 @@
 //! Hints survive a crash of the node that keeps them, and their delivery does not slow clients down.
 
+use super::fill::fill;
 use super::load::{Load, Route, owners};
 use super::{Common, Receipt, SETTLE_LIMIT, WARM};
 use crate::relay::Account;
 use crate::stage::{Stage, StageError, note, progress};
 use quorate_client::{Client, Count, ReadOptions, Via, WriteOptions};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
 
 const BUCKET: &str = "sloppy";
-/// Puts under way at the same time, while hints are made.
-const AT_ONCE: u64 = 64;
 /// Hints of the first act.
 const FEW: u64 = 1_000;
 const DRAIN_LIMIT: Duration = Duration::from_secs(600);
@@ -96,34 +92,31 @@ fn drain_under_load(
     stage.wait_noticed(|_, _| false)?;
     load.stretch(WITH);
     let mut last = Instant::now();
+    // A look asks much of every node: no more often than a dashboard would.
     let took = stage.wait_until("the hints are not delivered", DRAIN_LIMIT, |stage| {
-        let pending = stage.hints_pending();
-        if last.elapsed() > Duration::from_secs(1) {
-            progress(&format!("{pending} hints to go"));
-            last = Instant::now();
+        if last.elapsed() < Duration::from_secs(1) {
+            return false;
         }
+        last = Instant::now();
+        let pending = stage.hints_pending();
+        progress(&format!("{pending} hints to go"));
         pending == 0
     })?;
     let done = stage.threads.block_on(load.stop());
     let (findings, settled) = stage.settle(true, SETTLE_LIMIT);
     let missing = missing(stage, "many", &target, hints);
     stage.threads.block_on(done.read_all());
-    let (without, with) = (done.shared.percentile(WITHOUT, 99.0), done.shared.percentile(WITH, 99.0));
-    let slower = with.1.as_secs_f64() / without.1.as_secs_f64().max(f64::EPSILON);
     receipt.fact("hints delivered under load", kept);
     receipt.seconds("delivered in seconds", took);
-    receipt.fact("requests without hints", without.0);
-    receipt.fact("p99 without hints, us", without.1.as_micros() as u64);
-    receipt.fact("requests while they were delivered", with.0);
-    receipt.fact("p99 while they were delivered, us", with.1.as_micros() as u64);
-    receipt.fact("times as long", (slower * 100.0).round() / 100.0);
+    let slower = receipt.slower(&done.shared, (WITHOUT, "without hints"), (WITH, "while they were delivered"));
     receipt.load("", &done.shared, false);
     receipt.verify(&findings, settled);
     if kept < hints || missing > 0 {
         receipt.wrong(format!("{kept} hints were made of {hints}, {missing} records are missing"));
     }
-    if with.0 == 0 || slower >= SLOWER_MAX {
-        receipt.wrong(format!("p99 is {slower:.2} times as long while hints are delivered, {SLOWER_MAX} at the most"));
+    if slower.is_none_or(|slower| slower >= SLOWER_MAX) {
+        let times = slower.unwrap_or(f64::NAN);
+        receipt.wrong(format!("p99 is {times:.2} times as long while hints are delivered, {SLOWER_MAX} at the most"));
     }
     Ok(())
 }
@@ -157,34 +150,10 @@ fn keys<'a>(
 fn make_hints(stage: &Stage<'_>, set: &str, target: &str, count: u64) -> Result<(), StageError> {
     let target = stage.node(target);
     // All acks: that of the hint too.
-    let made = Arc::new(AtomicU64::new(0));
-    stage.threads.block_on(async {
-        let mut writing = JoinSet::new();
-        for key in keys(&stage.client, set, target, count) {
-            stage.check_stop()?;
-            while writing.len() as u64 >= AT_ONCE {
-                if let Some(written) = writing.join_next().await {
-                    written.expect("a write does not panic")?;
-                }
-            }
-            let (client, made) = (stage.client.clone(), Arc::clone(&made));
-            writing.spawn(async move {
-                let owner = owners(&client, BUCKET, key.as_bytes()).into_iter().find(|owner| *owner != target);
-                let via = owner.map_or(Via::Owner, Via::Node);
-                let options = WriteOptions { w: Some(Count::All), via, ..WriteOptions::default() };
-                client.put(BUCKET, key, VALUE, &options).await?;
-                let made = made.fetch_add(1, Ordering::Relaxed) + 1;
-                if made % 1_000 == 0 {
-                    progress(&format!("{made} of {count} hints made"));
-                }
-                Ok::<(), StageError>(())
-            });
-        }
-        while let Some(written) = writing.join_next().await {
-            written.expect("a write does not panic")?;
-        }
-        Ok(())
-    })
+    let options = WriteOptions { w: Some(Count::All), ..WriteOptions::default() };
+    let coordinator =
+        |key: &str| owners(&stage.client, BUCKET, key.as_bytes()).into_iter().find(|owner| *owner != target);
+    fill(stage, (BUCKET, VALUE), keys(&stage.client, set, target, count), &options, coordinator)
 }
 
 /// How many of the records that the target should hold by now it does not show by itself, of a few hundred of them.

@@ -3,11 +3,13 @@
 //! - [`ledger`]: what the writer of a key knows, and what a reader may therefore be shown.
 //! - [`load`]: a steady load, every answer of which is judged.
 //! - [`receipt`]: what a trial did and found.
+//! - `fill`: many records at once.
 //! - `down`, `wipe`, `cut`, `deletes`, `hints`: the trials.
 
 mod cut;
 mod deletes;
 mod down;
+mod fill;
 mod hints;
 mod ledger;
 mod load;
@@ -64,6 +66,9 @@ pub enum Trial {
         common: Common,
         #[arg(long, default_value_t = 20)]
         rounds: u32,
+        /// Records that are there beforehand, so that there is something to copy.
+        #[arg(long, default_value_t = 10_000)]
+        records: u64,
     },
     /// The cluster is cut in two, or in other ways, in strict and in sloppy buckets: nothing acknowledged is lost.
     Cut {
@@ -120,7 +125,7 @@ pub fn run(program: &Path, trial: &Trial, stop: Stop<'_>) -> Result<Receipt, Sta
     let mut stage = Stage::set(program, common.scratch.clone(), &shape, stop)?;
     let done = match trial {
         Trial::Down { seconds, .. } => down::run(&mut stage, common, Duration::from_secs(*seconds)),
-        Trial::Wipe { rounds, .. } => wipe::run(&mut stage, common, *rounds),
+        Trial::Wipe { rounds, records, .. } => wipe::run(&mut stage, common, *rounds, *records),
         Trial::Cut { seconds, rounds, .. } => cut::run(&mut stage, common, Duration::from_secs(*seconds), *rounds),
         Trial::Deletes { keys, .. } => deletes::run(&mut stage, common, *keys),
         Trial::Hints { hints, seconds, .. } => hints::run(&mut stage, common, *hints, Duration::from_secs(*seconds)),

@@ -68,6 +68,23 @@ impl Receipt {
         }
     }
 
+    /// How long requests took in one stretch of a load and in another. Returns how many times as long their p99 was in the
+    /// second; none if one of them had no requests.
+    pub fn slower(&mut self, load: &Shared, before: (usize, &str), then: (usize, &str)) -> Option<f64> {
+        for (stretch, name) in [before, then] {
+            self.fact(format!("requests {name}"), load.percentile(stretch, 99.0).0);
+            for percent in [50.0, 99.0, 99.9] {
+                let took = load.percentile(stretch, percent).1.as_micros() as u64;
+                self.fact(format!("p{percent} {name}, us"), took);
+            }
+        }
+        let [(count, p99), (count_then, p99_then)] = [before.0, then.0].map(|stretch| load.percentile(stretch, 99.0));
+        let times = p99_then.as_secs_f64() / p99.as_secs_f64();
+        let times = (count > 0 && count_then > 0).then_some((times * 100.0).round() / 100.0);
+        self.fact("p99, times as long", times);
+        times
+    }
+
     /// What reading every owner showed.
     pub fn verify(&mut self, findings: &Findings, took: Duration) {
         self.fact("keys at the owners", findings.keys);

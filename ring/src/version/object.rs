@@ -165,6 +165,24 @@ impl Object {
         Self { context: self.context.clone(), ..Self::default() }
     }
 
+    /// The same values and op ids, knowing only as much as `context`, which has to cover the values.
+    pub fn knowing(&self, context: Context) -> Self {
+        assert!(self.siblings.iter().all(|(dot, _)| context.covers(*dot)), "a context covers the siblings beside it");
+        Self { context, ..self.clone() }
+    }
+
+    /// Whether this tells of no event by itself: "absent", as a replica says it with the base of its clock.
+    pub fn is_absent(&self) -> bool {
+        self.siblings.is_empty() && self.past_ops.is_empty()
+    }
+
+    /// Whether this knows of every event that `other` knows of, by context and by op id, as far as these are kept.
+    pub fn remembers_all_of(&self, other: &Object) -> bool {
+        let oldest = self.past_ops.first().filter(|_| self.past_ops.len() == PAST_OPS_MAX);
+        let kept = other.past_ops.iter().filter(|past| oldest.is_none_or(|oldest| *past >= oldest));
+        self.context.covers_all(&other.context) && kept.into_iter().all(|p| self.past_ops.binary_search(p).is_ok())
+    }
+
     /// Whether `other` holds a sibling that this lacks, or lacks one that this shows: differences of value, not of
     /// context alone.
     pub fn shows_same_as(&self, other: &Object) -> bool {

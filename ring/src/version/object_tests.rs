@@ -190,3 +190,22 @@ fn an_op_id_that_came_after_its_successor_is_known() {
     assert_eq!(newer.event_of(OpId([1; 16])), Some(Dot(A, 1)));
     assert_eq!(newer, other_way);
 }
+
+#[test]
+fn who_erased_a_tombstone_and_wrote_anew_does_not_remember_what_it_knew() {
+    let mut buried = Object::default();
+    put(&mut buried, Dot(A, 1), &Context::new(), 1);
+    buried.write(Dot(A, 2), (OpId([2; 16]), Hlc(2)), &Context::of(Dot(A, 1)), None);
+    let mut anew = Object::default();
+    put(&mut anew, Dot(A, 3), &Context::new(), 3);
+    assert!(anew.context().covers_all(buried.context()), "the context alone does not tell");
+    assert!(!anew.remembers_all_of(&buried));
+    let mut upon_it = buried.clone();
+    put(&mut upon_it, Dot(A, 3), &Context::new(), 3);
+    assert!(upon_it.remembers_all_of(&buried) && !buried.remembers_all_of(&upon_it));
+    // What falls off the end is not missed.
+    for seq in 4..80 {
+        put(&mut upon_it, Dot(A, seq), &Context::of(Dot(A, seq - 1)), seq as u8);
+    }
+    assert!(upon_it.past_ops().len() == PAST_OPS_MAX && upon_it.remembers_all_of(&buried));
+}
