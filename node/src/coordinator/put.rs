@@ -69,6 +69,11 @@ impl Put {
         }
     }
 
+    /// What the coordinator's own replica made of the write.
+    pub fn minted(&self) -> &Minted {
+        &self.minted
+    }
+
     /// The batch with the write is committed: the coordinator's own ack, and the object to all other owners that can
     /// be reached; hints for the `missing` ones, if there are fallbacks to keep them.
     pub fn begin(

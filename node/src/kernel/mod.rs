@@ -26,6 +26,7 @@ pub use event::{
 };
 
 use crate::coordinator::Origin;
+use crate::coordinator::put::Minted;
 use crate::liveness::Liveness;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
@@ -319,6 +320,15 @@ impl<S: Storage> Kernel<S> {
     /// This node's copy of one partition, if it is of this shard.
     pub fn replica(&self, partition: Partition) -> Option<&Replica> {
         self.replicas.get(&partition)
+    }
+
+    /// Writes that wait for the commit, as they were minted, for checks: by the commit other events may have changed
+    /// their objects again.
+    pub fn staged_writes(&self) -> impl Iterator<Item = (Partition, &Minted)> {
+        self.minted.iter().filter_map(|number| match self.operations.get(number) {
+            Some(Operation::Put(put)) => Some((put.plan.route.partition, put.minted())),
+            Some(_) | None => None,
+        })
     }
 
     pub fn store(&self) -> &Staged<S> {

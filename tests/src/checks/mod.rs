@@ -21,10 +21,10 @@ use crate::sim::clock::Walls;
 use crate::sim::disk::{Batch, SimDisk};
 use crate::sim::keys::Keys;
 use crate::sim::load::{Load, Op};
-use crate::sim::node::SimNode;
+use crate::sim::node::{AtMint, SimNode};
 use crate::sim::options::Options;
 use deadlines::Deadlines;
-use quorate_node::kernel::{Effect, Event, Kernel};
+use quorate_node::kernel::{Event, Kernel};
 use quorate_ring::id::NodeId;
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Context, Dot};
@@ -104,7 +104,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A batch that a shard committed, with what it is about to let out.
+/// A batch that a shard committed, and is about to let out.
 pub struct Commit<'a> {
     /// Of the node, among all.
     pub index: usize,
@@ -112,7 +112,7 @@ pub struct Commit<'a> {
     /// None if the process died before it could go on.
     pub kernel: Option<&'a Kernel<SimDisk>>,
     pub batch: Option<&'a Batch>,
-    pub effects: &'a [Effect],
+    pub minted: &'a AtMint,
     /// When the events of the drain were handled, on the node's monotonic clock.
     pub handled: Duration,
     pub at_us: u64,
@@ -146,7 +146,7 @@ impl Checks {
         let Some(batch) = commit.batch else { return Ok(Vec::new()) };
         self.released(batch, commit)?;
         let touched = truth::touched(batch, keys)?;
-        let minted = self.truth.enter(commit, &touched, keys, load)?;
+        let minted = self.truth.enter(commit, &touched, load)?;
         for event in &minted {
             self.deadlines.check(commit, event)?;
         }

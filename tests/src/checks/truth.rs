@@ -4,14 +4,13 @@ use super::{Commit, Property, Violation};
 use crate::sim::disk::{Batch, SimDisk};
 use crate::sim::keys::Keys;
 use crate::sim::load::{Kind, Load, Op, Stated};
-use quorate_node::kernel::{Effect, Kernel};
+use quorate_node::kernel::Kernel;
 use quorate_node::replica::Replica;
 use quorate_node::storage::{LogEntry, MetaKey, Table, parse_log_key, parse_object_key};
 use quorate_ring::id::{ActorId, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Clock, Context, Dot, Hlc, Object};
 use quorate_ring::wire::client::{Ack, Receipt, Standing};
-use quorate_ring::wire::peer::{PeerRequest, Replicate};
 use std::collections::BTreeMap;
 
 /// A key that a batch wrote to: its events that are new here, and its object if that changed.
@@ -192,19 +191,13 @@ impl Truth {
     }
 
     /// Enters the events that a batch minted.
-    pub fn enter(
-        &mut self,
-        commit: &Commit,
-        touched: &[Touched],
-        keys: &Keys,
-        load: &Load,
-    ) -> Result<Vec<Said>, Violation> {
+    pub fn enter(&mut self, commit: &Commit, touched: &[Touched], load: &Load) -> Result<Vec<Said>, Violation> {
         let actor = commit.node.actor;
         let own = |t: &Touched| t.dots.clone().into_iter().filter(move |dot| dot.actor() == actor);
         let mut minted: Vec<(Dot, &Touched)> = touched.iter().flat_map(|t| own(t).map(move |dot| (dot, t))).collect();
         minted.sort_by_key(|(dot, touched)| (touched.partition, *dot));
         minted.retain(|(dot, touched)| !self.reminds(touched, *dot));
-        minted.into_iter().map(|(dot, touched)| self.mint(commit, touched, dot, keys, load)).collect()
+        minted.into_iter().map(|(dot, touched)| self.mint(commit, touched, dot, load)).collect()
     }
 
     /// Whether an entry of the log only brings to mind an event that was minted before.
@@ -214,14 +207,7 @@ impl Truth {
         written.is_none_or(|(op_id, _)| Op::number_of(op_id) == event.op)
     }
 
-    fn mint(
-        &mut self,
-        commit: &Commit,
-        touched: &Touched,
-        dot: Dot,
-        keys: &Keys,
-        load: &Load,
-    ) -> Result<Said, Violation> {
+    fn mint(&mut self, commit: &Commit, touched: &Touched, dot: Dot, load: &Load) -> Result<Said, Violation> {
         let key = touched.key;
         let broken = |property, text: String| Violation::new(property, Some(key), text);
         let last = self.seqs.entry((touched.partition, dot.actor())).or_default();
@@ -239,8 +225,8 @@ impl Truth {
             Stated::Nothing => Past::Nothing,
             Stated::Seen(_, context) => Past::Seen(context.clone()),
             Stated::Local | Stated::Latest => {
-                let at_mint = replicated(commit.effects, dot, keys.get(key)).filter(|sent| sent.object != row);
-                let at_mint = at_mint.and_then(|sent| Object::decode(&sent.object).ok());
+                let at_mint = commit.minted.get(&(touched.partition, dot)).filter(|minted| *minted != row);
+                let at_mint = at_mint.and_then(|minted| Object::decode(minted).ok());
                 hidden(at_mint.as_ref().unwrap_or(object))
             }
         };
@@ -353,25 +339,6 @@ pub fn clock_on(disk: &SimDisk, partition: Partition) -> Clock {
 fn find(object: &Object, dot: Dot) -> Option<(OpId, Hlc)> {
     let live = object.siblings().iter().find(|(d, _)| *d == dot).map(|(_, c)| (c.op_id, c.hlc));
     live.or_else(|| object.past_ops().iter().find(|p| p.dot == dot).map(|p| (p.op_id, p.hlc)))
-}
-
-/// The object as it was sent to the other owners right after the mint.
-fn replicated<'a>(effects: &'a [Effect], dot: Dot, key: &crate::sim::keys::Key) -> Option<&'a Replicate> {
-    effects.iter().find_map(|effect| {
-        let replicate = match effect {
-            Effect::PeerRequest { message: PeerRequest::Replicate(replicate), .. } => replicate,
-            Effect::PeerRequest { message: PeerRequest::StoreHint(hint), .. } => &hint.replicate,
-            Effect::PeerRequest { .. }
-            | Effect::ClientReply { .. }
-            | Effect::PeerReply { .. }
-            | Effect::Arm { .. }
-            | Effect::Amnesia { .. }
-            | Effect::Joined
-            | Effect::Measure(_) => return None,
-        };
-        (replicate.dots == [dot] && replicate.key == key.bytes && replicate.bucket == key.bucket.id)
-            .then_some(replicate)
-    })
 }
 
 fn hidden(object: &Object) -> Past {

@@ -75,6 +75,8 @@ impl World {
         let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[usize::from(at.shard)];
         let disk = node.disk.of_shard(at.shard);
+        let staged = shard.kernel.staged_writes();
+        let minted = staged.map(|(partition, write)| ((partition, write.dot), write.object.clone())).collect();
         let (began, clock) = (self.now_us + handled_us, &node.clock);
         let mut batch = None;
         let mut after = || -> Now {
@@ -84,7 +86,7 @@ impl World {
         };
         if let Err(error) = shard.kernel.commit(&mut after, &mut effects) {
             // What was written is perhaps there when the node starts again.
-            shard.committing = Some(Committing { effects, batch: disk.take_batch(), handled });
+            shard.committing = Some(Committing { effects, batch: disk.take_batch(), minted, handled });
             return self.disk_failed(at.node, &error.to_string());
         }
         let batch = batch.or_else(|| disk.take_batch());
@@ -94,7 +96,7 @@ impl World {
         }
         let synced = batch.as_ref().is_some_and(|b| b.sync);
         let done_us = began + if synced { sync_us } else { 0 };
-        shard.committing = Some(Committing { effects, batch, handled });
+        shard.committing = Some(Committing { effects, batch, minted, handled });
         if let Some((Point::DuringCommit, death)) = node.doomed.filter(|_| synced) {
             self.trace.rare(Rare::DeathDuringFsync);
             return self.die(at.node, death);
@@ -146,7 +148,7 @@ impl World {
             node,
             kernel: Some(&node.shards[usize::from(at.shard)].kernel),
             batch: done.batch.as_ref(),
-            effects: &done.effects,
+            minted: &done.minted,
             handled: done.handled.mono,
             at_us: self.now_us,
             walls: &self.walls,
@@ -280,7 +282,7 @@ impl World {
             node,
             kernel: None,
             batch: Some(batch),
-            effects: &drain.effects,
+            minted: &drain.minted,
             handled: drain.handled.mono,
             at_us: self.now_us,
             walls: &self.walls,

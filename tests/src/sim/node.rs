@@ -4,12 +4,14 @@ use super::clock::NodeClock;
 use super::disk::{Batch, Image, SimDisk};
 use super::options::Options;
 use super::rng::Rng;
+use bytes::Bytes;
 use quorate_node::kernel::{Effect, Event, Kernel, Now, ShardConfig};
 use quorate_node::planted::{self, Bug};
 use quorate_node::storage::StorageError;
-use quorate_ring::id::{ActorId, NodeId};
+use quorate_ring::id::{ActorId, NodeId, Partition};
 use quorate_ring::placement::Layout;
-use std::collections::VecDeque;
+use quorate_ring::version::Dot;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +33,15 @@ pub enum Death {
     Machine,
 }
 
+/// Objects as the mint of an event left them, with its dot: later events of the drain may have changed them again.
+pub type AtMint = BTreeMap<(Partition, Dot), Bytes>;
+
 /// A drain whose commit is under way.
 pub struct Committing {
     pub effects: Vec<Effect>,
     pub batch: Option<Batch>,
+    /// What was minted, as it was then.
+    pub minted: AtMint,
     /// The node's clock when it handled the events.
     pub handled: Now,
 }
