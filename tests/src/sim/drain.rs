@@ -293,12 +293,12 @@ impl World {
     }
 
     /// Puts another disk in the place of a node's: an empty one, or an old copy.
-    pub fn replace_disk(&mut self, index: usize, copy: Option<super::disk::Image>) -> Result<(), Violation> {
+    pub fn replace_disk(&mut self, index: usize, copy: Option<&super::disk::Image>) -> Result<(), Violation> {
         let node = &mut self.nodes[index];
         let id = node.id;
-        node.disk = copy.as_ref().map_or_else(super::disk::SimDisk::default, super::disk::SimDisk::restored);
+        node.disk = copy.map_or_else(super::disk::SimDisk::default, super::disk::SimDisk::restored);
         node.forgot = true;
-        (node.copy, node.unsynced) = (None, Vec::new());
+        node.unsynced.clear();
         let text = if copy.is_some() { "an old copy takes the place of its disk" } else { "its disk is lost" };
         self.trace.say(self.now_us, None, || format!("{id}: {text}"));
         self.checks.disk_lost(index, self.now_us, &self.nodes, &self.keys);

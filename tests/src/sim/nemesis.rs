@@ -1,6 +1,6 @@
 //! The nemesis: which fault comes next, to whom, and when it is over.
 
-use super::disk::Trouble;
+use super::disk::{Image, Trouble};
 use super::faults::Fault;
 use super::node::{Death, Point};
 use super::options::{Options, stream};
@@ -25,7 +25,7 @@ const CHOICES: &[(Fault, u64)] = &[
     (Fault::Reserve, 2),
     (Fault::BitFlip, 1),
     (Fault::Wipe, 3),
-    (Fault::Restore, 2),
+    (Fault::Restore, 6),
     (Fault::Break, 6),
     (Fault::OneWay, 5),
     (Fault::Halves, 3),
@@ -38,6 +38,7 @@ enum Ends {
     Cuts(Vec<(usize, usize)>),
     Reserve(usize),
     Shutdown { node: usize, incarnation: u32 },
+    Copied { node: usize, copy: Box<Image>, wiped: Option<usize>, for_us: u64 },
 }
 
 pub struct Nemesis {
@@ -119,7 +120,10 @@ impl World {
             }
             Fault::BitFlip => self.flip(node),
             Fault::Wipe => self.wipe(node, for_us),
-            Fault::Restore => self.restore(node, for_us),
+            Fault::Restore => {
+                self.copy_disk(node, for_us);
+                return Ok(()); // It counts when the copy is put in.
+            }
             Fault::Break => {
                 let target = self.other_than(node);
                 self.break_link(super::network::LinkId { dialler: node, target })
@@ -181,17 +185,29 @@ impl World {
         self.replace_disk(node, None)
     }
 
-    /// An old copy takes the place of the disk; the first time, the copy is made.
-    fn restore(&mut self, node: usize, for_us: u64) -> Result<(), Violation> {
-        let Some(copy) = self.nodes[node].copy.clone() else {
-            self.nodes[node].copy = Some(self.nodes[node].disk.image());
-            return Ok(());
-        };
+    /// A copy of the disk is made now, and takes its place later on. With it another node may lose its disk: then the
+    /// two copy from each other, and one of them shows what the others have deleted and forgotten since.
+    fn copy_disk(&mut self, node: usize, for_us: u64) {
+        let later_us = self.nemesis.rng.span(100_000, 5_000_000);
+        let wiped = if self.nemesis.rng.chance(5_000) { Some(self.other_than(node)) } else { None };
+        let copy = Box::new(self.nodes[node].disk.image());
+        self.ends_after(later_us, Ends::Copied { node, copy, wiped, for_us });
+    }
+
+    fn restore(&mut self, node: usize, copy: &Image, wiped: Option<usize>, for_us: u64) -> Result<(), Violation> {
         if !self.may_lose(node) {
             return Ok(());
         }
         self.die_for(node, Death::Machine, for_us)?;
-        self.replace_disk(node, Some(copy))
+        self.replace_disk(node, Some(copy))?;
+        self.trace.fault(Fault::Restore);
+        match wiped.filter(|_| !self.options.mask.off(Fault::Wipe)) {
+            Some(other) => {
+                self.trace.fault(Fault::Wipe);
+                self.wipe(other, for_us)
+            }
+            None => Ok(()),
+        }
     }
 
     fn flip(&mut self, node: usize) -> Result<(), Violation> {
@@ -248,7 +264,10 @@ impl World {
             Some(Ends::Shutdown { node, incarnation }) if self.nodes[node].incarnation == incarnation => {
                 self.die(node, Death::Process)
             }
-            Some(Ends::Shutdown { .. }) | None => Ok(()),
+            Some(Ends::Copied { node, copy, wiped, for_us }) if !self.nemesis.over => {
+                self.restore(node, &copy, wiped, for_us)
+            }
+            Some(Ends::Shutdown { .. } | Ends::Copied { .. }) | None => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A node of the world: real kernels, one for each shard, over one simulated disk.
 
 use super::clock::NodeClock;
-use super::disk::{Batch, Image, SimDisk};
+use super::disk::{Batch, SimDisk};
 use super::options::Options;
 use super::rng::Rng;
 use bytes::Bytes;
@@ -73,8 +73,6 @@ pub struct SimNode {
     pub doomed: Option<(Point, Death)>,
     /// Batches that were let out without an fsync, as `async` asks for, and whether they enter dots.
     pub unsynced: Vec<(u64, bool)>,
-    /// An old copy of the disk.
-    pub copy: Option<Image>,
     pub shards: Vec<Shard>,
 }
 
@@ -100,7 +98,6 @@ impl SimNode {
             slow_until_us: 0,
             doomed: None,
             unsynced: Vec::new(),
-            copy: None,
             shards: Vec::new(),
         }
     }

@@ -117,7 +117,7 @@ impl Options {
             skew_ms_max: on(Fault::Drift, *rng.pick(&[0, 50, 2_000, 600_000])) as i64,
             clock_drift_max_ms: *rng.pick(&[200, 2_000, 60_000]),
             fault_every_us: rng.between(30_000, 600_000),
-            repair_bytes_per_second: *rng.pick(&[0, 0, 100_000]),
+            repair_bytes_per_second: *rng.pick(&[0, 100_000, 20_000]),
         };
         Self { ops: asked.max_ops.map_or(drawn.ops, |most| most.min(drawn.ops)), ..drawn }
     }
