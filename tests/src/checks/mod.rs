@@ -169,8 +169,11 @@ impl Checks {
     pub fn disk_lost(&mut self, node: usize, now_us: u64, nodes: &[SimNode], keys: &Keys) {
         self.lost_us[node] = Some(now_us);
         self.truth.forget_holder(node, Durability::Sync, |key, dot, holder| {
-            let hint = |target| receipts::hint_holds(&nodes[holder.node].disk, node_id(target), keys.get(key), dot);
-            holder.target.is_some_and(hint)
+            let key = keys.get(key);
+            let hint = |target| receipts::hint_holds(&nodes[holder.node].disk, node_id(target), key, dot);
+            // Its ack may be under way, upon which the hint is forgotten.
+            let handed = receipts::owner_holds(&nodes[node].disk, Durability::Sync, key, dot);
+            holder.target.is_some_and(hint) && !handed
         });
     }
 

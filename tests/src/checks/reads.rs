@@ -124,7 +124,9 @@ fn shown(
     if event.expires_ms.is_some_and(|at| at <= wall_earliest) {
         return Err(seen.broken(Property::NothingReturns, format!("shows {dot}, which has expired")));
     }
-    let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some_and(|at| at < seen.asked_us);
+    // What every owner came to see, and forgot, while the read was under way, one answer may still lack and the next
+    // no longer tell: the old value can then stand beside one that was written after all that.
+    let known = |by: &Minted| by.settled_us.map_or_else(|| context.covers(by.dot), |at| at < seen.asked_us);
     if history.superseded(event, known) {
         return Err(seen.broken(Property::NothingReturns, format!("shows {dot} (op {}), superseded", event.op)));
     }

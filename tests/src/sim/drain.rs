@@ -2,7 +2,7 @@
 //! die at every step.
 
 use super::disk::Batch;
-use super::node::{Committing, Death, Point};
+use super::node::{AtMint, Committing, Death, Point};
 use super::rare::Rare;
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Commit, Property, Violation};
@@ -33,7 +33,8 @@ impl World {
         let (reads, others): (Vec<Event>, Vec<Event>) = events.into_iter().partition(Event::is_read);
         let Some(mut effects) = self.handle(at, now, reads)? else { return Ok(()) };
         if self.nodes[at.node].shards[usize::from(at.shard)].kernel.settled() {
-            let answers = Committing { effects: std::mem::take(&mut effects), batch: None, handled: now };
+            let effects = std::mem::take(&mut effects);
+            let answers = Committing { effects, batch: None, minted: AtMint::new(), handled: now };
             self.release(at, answers)?;
             if self.nodes[at.node].incarnation != at.incarnation {
                 return Ok(());
@@ -294,6 +295,7 @@ impl World {
 
     /// Puts another disk in the place of a node's: an empty one, or an old copy.
     pub fn replace_disk(&mut self, index: usize, copy: Option<&super::disk::Image>) -> Result<(), Violation> {
+        self.checks.disk_lost(index, self.now_us, &self.nodes, &self.keys);
         let node = &mut self.nodes[index];
         let id = node.id;
         node.disk = copy.map_or_else(super::disk::SimDisk::default, super::disk::SimDisk::restored);
@@ -301,7 +303,6 @@ impl World {
         node.unsynced.clear();
         let text = if copy.is_some() { "an old copy takes the place of its disk" } else { "its disk is lost" };
         self.trace.say(self.now_us, None, || format!("{id}: {text}"));
-        self.checks.disk_lost(index, self.now_us, &self.nodes, &self.keys);
         Ok(())
     }
 }
