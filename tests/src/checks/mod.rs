@@ -146,11 +146,11 @@ impl Checks {
         let Some(batch) = commit.batch else { return Ok(Vec::new()) };
         self.released(batch, commit)?;
         let touched = truth::touched(batch, keys)?;
+        self.truth.settle(commit, &touched);
         let minted = self.truth.enter(commit, &touched, load)?;
         for event in &minted {
             self.deadlines.check(commit, event)?;
         }
-        self.truth.settle(commit, &touched);
         if let Some(kernel) = commit.kernel {
             for touched in &touched {
                 self.check_replica(kernel, commit, touched, keys)?;

@@ -9,7 +9,7 @@ use quorate_node::replica::Replica;
 use quorate_node::storage::{LogEntry, MetaKey, Table, parse_log_key, parse_object_key};
 use quorate_ring::id::{ActorId, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
-use quorate_ring::version::{Clock, Context, Dot, Hlc, Object};
+use quorate_ring::version::{Clock, Context, Dot, Hlc, Object, PAST_OPS_MAX};
 use quorate_ring::wire::client::{Ack, Receipt, Standing};
 use std::collections::BTreeMap;
 
@@ -259,21 +259,27 @@ impl Truth {
     }
 
     /// An owner erases a key when every owner has seen all that it has seen of it itself. It may write the key anew in
-    /// the same batch: what it has seen and the new object does not know of was erased.
+    /// the same batch: what it has seen and the new object does not know of was erased. A context knows of all earlier
+    /// events of the same node; those of them that were not erased the object remembers.
     pub fn settle(&mut self, commit: &Commit, touched: &[Touched]) {
         for touched in touched {
             let anew = || touched.dots.iter().any(|dot| dot.actor() == commit.node.actor);
+            let nothing = Object::default();
             let left = match &touched.object {
-                Some(None) => Context::new(),
-                Some(Some((_, object))) if anew() => object.context().clone(),
+                Some(None) => &nothing,
+                Some(Some((_, object))) if anew() => object,
                 Some(Some(_)) | None => continue,
+            };
+            let knows = |dot: Dot| {
+                let own = dot.actor() == commit.node.actor && left.past_ops().len() < PAST_OPS_MAX;
+                left.context().covers(dot) && (!own || find(left, dot).is_some())
             };
             let clock = match commit.kernel {
                 Some(kernel) => clock_of(kernel, touched.partition).cloned().unwrap_or_default(),
                 None => clock_on(&commit.node.disk, touched.partition),
             };
             let events = self.history_mut(touched.key).events.iter_mut();
-            let erased = events.filter(|event| clock.contains(event.dot) && !left.covers(event.dot));
+            let erased = events.filter(|event| clock.contains(event.dot) && !knows(event.dot));
             erased.for_each(|event| {
                 event.settled_us.get_or_insert(commit.at_us);
             });

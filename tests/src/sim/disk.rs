@@ -147,6 +147,11 @@ impl SimDisk {
         disk.damaged.is_some()
     }
 
+    /// Whether a block is damaged, and nothing has read it yet.
+    pub fn is_damaged(&self) -> bool {
+        self.disk.borrow().damaged.is_some()
+    }
+
     pub fn image(&self) -> Image {
         Image(Rc::clone(&self.disk.borrow().tables))
     }

@@ -169,11 +169,14 @@ impl World {
         self.tell_all(node, &Event::Drain)
     }
 
-    /// Whether a node may lose its disk: another owner of each of its partitions must keep its own.
+    /// Whether a node may lose its disk: another owner of each of its partitions must keep its own. One with a damaged
+    /// block is as good as lost: it goes when the block is read.
     fn may_lose(&self, node: usize) -> bool {
         let id = self.nodes[node].id;
-        let sound =
-            |other: &quorate_ring::id::NodeId| *other != id && !self.nodes[usize::from(other.0) - 1].is_rebuilding();
+        let sound = |other: &NodeId| {
+            let node = &self.nodes[usize::from(other.0) - 1];
+            *other != id && !node.is_rebuilding() && !node.disk.is_damaged()
+        };
         self.layout.partitions().filter(|(_, list)| list.is_owner(id)).all(|(_, list)| list.owners().iter().any(sound))
     }
 
