@@ -152,8 +152,14 @@ impl SimDisk {
         self.disk.borrow().damaged.is_some()
     }
 
+    /// What a power cut would leave now, at the least.
     pub fn image(&self) -> Image {
-        Image(Rc::clone(&self.disk.borrow().tables))
+        let disk = self.disk.borrow();
+        let mut tables = Rc::clone(&disk.tables);
+        for (table, key, value) in disk.unsynced.iter().rev().flat_map(|batch| batch.before.iter().rev()) {
+            put(&mut Rc::make_mut(&mut tables)[*table as usize], key.clone(), value.clone());
+        }
+        Image(tables)
     }
 
     /// A disk with the contents of an image.
