@@ -4,11 +4,11 @@ use crate::atlas::Atlas;
 use crate::budget::{fraction, random};
 use crate::failure::LinkError;
 use crate::lane::{AskError, Lane, link_error};
-use quinn::{ClientConfig, Endpoint};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
 use quorate_ring::id::{ClusterId, NodeId};
 use quorate_ring::wire::client::{ClientReply, ClientRequest, Hello};
-use quorate_ring::wire::{PROTOCOL_MINOR, server_name};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use quorate_ring::wire::{DATAGRAM_BYTES_MAX, PROTOCOL_MINOR, server_name};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -70,7 +70,11 @@ impl Dialer {
             return Ok(endpoint.clone());
         }
         let local: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let made = Endpoint::client((local, 0).into()).map_err(|e| LinkError::Socket(e.to_string()))?;
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("a datagram of a jumbo frame is within QUIC's bounds");
+        let made =
+            UdpSocket::bind((local, 0)).and_then(|bound| Endpoint::new(config, None, bound, Arc::new(TokioRuntime)));
+        let made = made.map_err(|e| LinkError::Socket(e.to_string()))?;
         Ok(socket.insert(made).clone())
     }
 

@@ -25,6 +25,10 @@ pub const ALPN_SYNC: &[u8] = b"quorate-sync/1";
 /// ALPN of the plane on which clients talk to nodes.
 pub const ALPN_CLIENT: &[u8] = b"quorate-client/1";
 
+/// Bytes of UDP payload that a datagram may have, where the path takes it: a jumbo frame of 9,000 bytes less the headers of
+/// IPv6 and UDP. QUIC finds out how much that is; usually it is 1,452.
+pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
+
 /// No message nests deeper; what does is refused before it costs stack.
 const DEPTH_MAX: usize = 16;
 

@@ -1,7 +1,7 @@
 //! A run of faults under load, watched: after each it is asserted, by queries, that the panels and alerts that ought to
 //! move do, and that they come back. Afterwards pictures of the dashboards may be taken of it.
 //!
-//! Needs Prometheus; for pictures also Chromium. Takes some minutes.
+//! Needs Prometheus, and root for disks that can be filled; for pictures also Chromium. Takes some minutes.
 
 use clap::Parser;
 use quorate_tests::watched::{Load, Watched, installed};
@@ -23,6 +23,9 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     pictures: Option<PathBuf>,
 }
+
+/// Links that can be cut, and disks that can be filled.
+const UP: &[&str] = &["--nodes", "5", "--racks", "5", "--faults", "--disk", "512", "--observe"];
 
 struct Run {
     cluster: Watched,
@@ -102,47 +105,42 @@ impl Run {
         self.fault("n1 and n2 are killed", begin, end, &signs);
     }
 
-    /// The folder of a node's data is gone: a new one is made, and told that it has forgotten.
+    /// Every process runs, and answers Prometheus; they do not hear each other.
+    fn cut(&self) {
+        let signs = [
+            (
+                "nodes that run are down to others",
+                "max(quorate_nodes{state=\"down\"}) > 0 and min(up) == 1".to_string(),
+            ),
+            (
+                "partitions have no quorum on one side",
+                "quorate:partitions:worst{state=\"no_quorum\"} > 110 and on() min(up) == 1".to_string(),
+            ),
+            ("alert QuoratePartitionsWithoutQuorum", alert("QuoratePartitionsWithoutQuorum", "op=\"write\"")),
+            ("one side lacks writes of the other", "max(quorate_lag_dots{peer=~\"n1|n2\"}) > 100".to_string()),
+            ("they grow old", "max(quorate_lag_oldest_seconds{peer=~\"n1|n2\"}) > 10".to_string()),
+        ];
+        let begin = || self.lab(&["partition", "n1,n2 | n3,n4,n5"]);
+        self.fault("n1,n2 and n3,n4,n5 are cut off from each other", begin, || self.lab(&["heal"]), &signs);
+    }
+
     fn wiped(&self) {
-        let folder = self.cluster.dir().join("n3");
-        let node = |command: &str| {
-            let done = Command::new(program("quorate-node"))
-                .arg(command)
-                .arg("--config")
-                .arg(folder.join("node.toml"))
-                .output();
-            assert!(done.is_ok_and(|done| done.status.success()), "quorate-node {command}");
-        };
         let copied = self.cluster.query("sum(quorate_full_syncs_total{node=\"n3\"})");
         assert!(copied.iter().all(|sample| sample.value == 0.0), "{copied:?}");
         self.say("== n3 loses its disk");
-        self.lab(&["kill", "n3"]);
-        fs::remove_dir_all(folder.join("data")).expect("the data of a node that is down");
-        ["init", "forget"].into_iter().for_each(node);
-        self.lab(&["restart", "n3"]);
+        self.lab(&["wipe", "n3"]);
         self.moves("partitions were copied whole", "sum(quorate_full_syncs_total{node=\"n3\"}) > 0");
         self.moves("it serves again", "quorate_state{node=\"n3\", state=\"serving\"} == 1");
         self.comes_back("it lacks no old writes", "max(quorate_lag_oldest_seconds{peer=\"n3\"}) > 2");
     }
 
-    /// A reserve as large as the disk does what a full disk does.
     fn full_disk(&self) {
-        let size = self.cluster.query("quorate_disk_size_bytes{node=\"n2\"}")[0].value as u64;
-        let path = self.cluster.dir().join("n2/node.toml");
-        let before = fs::read_to_string(&path).expect("the lab wrote it");
-        let full = || {
-            fs::write(&path, format!("{before}disk_reserve_bytes = {size}\n")).expect("a file");
-            self.lab(&["restart", "n2"]);
-        };
-        let roomy = || {
-            fs::write(&path, &before).expect("a file");
-            self.lab(&["restart", "n2"]);
-        };
         let signs = [
             ("less than the reserve is free", "quorate_disk_free_bytes - quorate_disk_reserve_bytes < 0".to_string()),
             ("alert QuorateDiskReserve", alert("QuorateDiskReserve", "node=\"n2\"")),
         ];
-        self.fault("the disk of n2 is full", full, roomy, &signs);
+        let (begin, end) = (|| self.lab(&["fill-disk", "n2"]), || self.lab(&["free-disk", "n2"]));
+        self.fault("the disk of n2 is full", begin, end, &signs);
     }
 
     fn pictures(&self, folder: &Path) {
@@ -175,23 +173,20 @@ fn alert(name: &str, labels: &str) -> String {
     format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\", {labels}}}")
 }
 
-fn program(name: &str) -> PathBuf {
-    std::env::current_exe().expect("a program knows where it lies").with_file_name(name)
-}
-
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() {
     let arguments = Arguments::parse();
     if !installed() {
         return;
     }
-    let run = Run { cluster: Watched::up(&[&["--nodes", "5", "--racks", "5", "--observe"]]), began: Instant::now() };
+    let run = Run { cluster: Watched::up(&[UP]), began: Instant::now() };
     let client = run.cluster.client().await;
     let load = Load::start(&client, 4);
     tokio::task::block_in_place(|| {
         run.moves("requests are served", "sum(rate(quorate_requests_total{outcome=\"ok\"}[10s])) > 0");
         run.killed();
         run.paused();
+        run.cut();
         run.wiped();
         run.full_disk();
         run.without_a_quorum();

@@ -47,8 +47,8 @@ impl Checks {
         }
         let shards = commit.node.shards.len() as u64;
         let mut bytes: BTreeMap<_, u64> = BTreeMap::new();
-        commit.node.disk.each_row(|table, key, value| {
-            if let (Table::Hints, Some((target, ..))) = (table, parse_hint_key(key)) {
+        commit.node.disk.each_row_of(Table::Hints, |key, value| {
+            if let Some((target, ..)) = parse_hint_key(key) {
                 *bytes.entry(target).or_default() += (key.len() + value.len()) as u64;
             }
         });

@@ -68,18 +68,20 @@ impl<'a> Replicas<'a> {
 fn check_logs(replicas: &Replicas, keys: &Keys) -> Result<(), Violation> {
     for node in replicas.nodes {
         let mut residue = None;
-        node.disk.each_row(|table, row, entry| {
-            if let (Table::Log, Some((partition, dot)), Ok(entry)) =
-                (table, parse_log_key(row), LogEntry::decode(entry))
-            {
-                let base = replicas.clocks.get(&(partition, node.id)).map(|clock| clock.base()).unwrap_or_default();
-                let object = replicas.row(node.id, &object_key(partition, entry.bucket, &entry.key));
-                let object = object.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default();
-                let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
-                let reminds = waits || (object.is_tombstone() && replicas.held_back(&object, &base));
-                if base.covers(dot) && !reminds {
-                    residue = Some((keys.number(entry.bucket, &entry.key), dot));
-                }
+        let mut bases: BTreeMap<Partition, Context> = BTreeMap::new();
+        let base_of = |partition| replicas.clocks.get(&(partition, node.id)).map(|clock| clock.base());
+        node.disk.each_row_of(Table::Log, |row, entry| {
+            let Some((partition, dot)) = parse_log_key(row) else { return };
+            let base = bases.entry(partition).or_insert_with(|| base_of(partition).unwrap_or_default());
+            if !base.covers(dot) {
+                return;
+            }
+            let Ok(entry) = LogEntry::decode(entry) else { return };
+            let object = replicas.row(node.id, &object_key(partition, entry.bucket, &entry.key));
+            let object = object.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default();
+            let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
+            if !waits && !(object.is_tombstone() && replicas.held_back(&object, base)) {
+                residue = Some((keys.number(entry.bucket, &entry.key), dot));
             }
         });
         if let Some((key, dot)) = residue {
@@ -183,8 +185,8 @@ impl Checks {
     fn check_no_strangers(&self, nodes: &[SimNode], keys: &Keys) -> Result<(), Violation> {
         for node in nodes {
             let mut stranger = None;
-            node.disk.each_row(|table, key, _| {
-                let Some((partition, ..)) = parse_object_key(key).filter(|_| table == Table::Objects) else { return };
+            node.disk.each_row_of(Table::Objects, |key, _| {
+                let Some((partition, ..)) = parse_object_key(key) else { return };
                 let owned = keys.layout.preference(partition).is_some_and(|list| list.is_owner(node.id));
                 stranger = stranger.or((!owned).then_some(partition));
             });

@@ -178,11 +178,15 @@ impl SimDisk {
         disk.tables[table as usize].get(key).cloned()
     }
 
+    /// Every row of a table, as of now.
+    pub fn each_row_of(&self, table: Table, mut look: impl FnMut(&Bytes, &Bytes)) {
+        self.disk.borrow().tables[table as usize].iter().for_each(|(key, value)| look(key, value));
+    }
+
     /// Every row, as of now.
     pub fn each_row(&self, mut look: impl FnMut(Table, &Bytes, &Bytes)) {
-        let disk = self.disk.borrow();
         for table in Table::ALL {
-            disk.tables[table as usize].iter().for_each(|(key, value)| look(table, key, value));
+            self.each_row_of(table, |key, value| look(table, key, value));
         }
     }
 

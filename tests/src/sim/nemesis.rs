@@ -11,7 +11,7 @@ use quorate_node::kernel::Event;
 use quorate_node::storage::Table;
 use quorate_ring::id::NodeId;
 
-/// Faults that come and go, and how often each is chosen beside the others.
+/// Faults that come and go, and how often each is chosen beside the others; a world favours some of them.
 const CHOICES: &[(Fault, u64)] = &[
     (Fault::Crash, 10),
     (Fault::Power, 10),
@@ -25,7 +25,7 @@ const CHOICES: &[(Fault, u64)] = &[
     (Fault::Reserve, 2),
     (Fault::BitFlip, 1),
     (Fault::Wipe, 3),
-    (Fault::Restore, 6),
+    (Fault::Restore, 10),
     (Fault::Break, 6),
     (Fault::OneWay, 5),
     (Fault::Halves, 3),
@@ -33,25 +33,32 @@ const CHOICES: &[(Fault, u64)] = &[
     (Fault::Bridge, 2),
 ];
 
+/// What a world multiplies these with, each by chance: rare faults meet their like in some worlds.
+const FAVOUR: [u64; 6] = [1, 1, 1, 1, 1, 16];
+
 /// What ends when a fault is over.
 enum Ends {
     Cuts(Vec<(usize, usize)>),
     Reserve(usize),
     Shutdown { node: usize, incarnation: u32 },
     Copied { node: usize, copy: Box<Image>, wiped: Option<usize>, for_us: u64 },
+    Apart { node: usize, for_us: u64 },
 }
 
 pub struct Nemesis {
     rng: Rng,
     every_us: u64,
+    choices: Vec<(Fault, u64)>,
     ends: Vec<Option<Ends>>,
     pub over: bool,
 }
 
 impl Nemesis {
     pub fn new(options: &Options) -> Self {
-        let rng = Rng::new(options.seed, stream::FAULTS);
-        Self { rng, every_us: options.fault_every_us, ends: Vec::new(), over: false }
+        let mut rng = Rng::new(options.seed, stream::FAULTS);
+        let mut favour = || *rng.pick(&FAVOUR);
+        let choices = CHOICES.iter().map(|(fault, weight)| (*fault, weight * favour())).collect();
+        Self { rng, every_us: options.fault_every_us, choices, ends: Vec::new(), over: false }
     }
 }
 
@@ -64,9 +71,9 @@ impl World {
         let every = self.nemesis.every_us;
         let next = self.now_us + self.nemesis.rng.between(every / 4, every * 2);
         self.heap.push(next, Happening::Fault);
-        let total: u64 = CHOICES.iter().map(|(_, weight)| weight).sum();
+        let total: u64 = self.nemesis.choices.iter().map(|(_, weight)| weight).sum();
         let mut draw = self.nemesis.rng.below(total);
-        let chosen = CHOICES.iter().find(|(_, weight)| {
+        let chosen = self.nemesis.choices.iter().find(|(_, weight)| {
             let hit = draw < *weight;
             draw = draw.saturating_sub(*weight);
             hit
@@ -119,10 +126,15 @@ impl World {
                 self.tell_all(node, &Event::DiskReserve { reached: true })
             }
             Fault::BitFlip => self.flip(node),
-            Fault::Wipe => self.wipe(node, for_us),
+            // These two count when the disk is gone.
+            Fault::Wipe if self.nemesis.rng.chance(5_000) => return self.wipe(node, for_us),
+            Fault::Wipe => {
+                self.part_then_wipe(node, for_us);
+                return Ok(());
+            }
             Fault::Restore => {
                 self.copy_disk(node, for_us);
-                return Ok(()); // It counts when the copy is put in.
+                return Ok(());
             }
             Fault::Break => {
                 let target = self.other_than(node);
@@ -184,15 +196,26 @@ impl World {
         if !self.may_lose(node) {
             return Ok(());
         }
+        self.trace.fault(Fault::Wipe);
         self.die_for(node, Death::Machine, for_us)?;
         self.replace_disk(node, None)
+    }
+
+    /// Another node cannot reach this one for a while, so that hints for it grow old there; then its disk is lost, and
+    /// they come while it rebuilds.
+    fn part_then_wipe(&mut self, node: usize, for_us: u64) {
+        let other = self.other_than(node);
+        let wiped_us = self.nemesis.rng.span(100_000, 5_000_000);
+        let after_us = self.nemesis.rng.span(1_000, 1_000_000);
+        self.cut_links(vec![(node, other), (other, node)], wiped_us + for_us + after_us);
+        self.ends_after(wiped_us, Ends::Apart { node, for_us });
     }
 
     /// A copy of the disk is made now, and takes its place later on. With it another node may lose its disk: then the
     /// two copy from each other, and one of them shows what the others have deleted and forgotten since.
     fn copy_disk(&mut self, node: usize, for_us: u64) {
-        let later_us = self.nemesis.rng.span(100_000, 5_000_000);
-        let wiped = if self.nemesis.rng.chance(5_000) { Some(self.other_than(node)) } else { None };
+        let later_us = self.nemesis.rng.between(200_000, 3_000_000);
+        let wiped = if self.nemesis.rng.chance(7_000) { Some(self.other_owner(node)) } else { None };
         let copy = Box::new(self.nodes[node].disk.image());
         self.ends_after(later_us, Ends::Copied { node, copy, wiped, for_us });
     }
@@ -206,8 +229,16 @@ impl World {
         self.trace.fault(Fault::Restore);
         match wiped.filter(|_| !self.options.mask.off(Fault::Wipe)) {
             Some(other) => {
-                self.trace.fault(Fault::Wipe);
-                self.wipe(other, for_us)
+                let later_us = self.nemesis.rng.span(10_000, 1_000_000);
+                if self.nemesis.rng.chance(7_000) {
+                    // None but the other one reaches it: what it copies from here has not been set right yet.
+                    let count = self.nodes.len();
+                    let rest = (0..count).filter(|third| *third != node && *third != other);
+                    let cuts = rest.flat_map(|third| [(node, third), (third, node)]).collect();
+                    let after_us = self.nemesis.rng.span(10_000, 3_000_000);
+                    self.cut_links(cuts, for_us + later_us + after_us);
+                }
+                self.wipe(other, for_us + later_us)
             }
             None => Ok(()),
         }
@@ -226,6 +257,20 @@ impl World {
         (node + 1 + self.nemesis.rng.below(count - 1) as usize) % count as usize
     }
 
+    /// One that owns a partition together with a node.
+    fn other_owner(&mut self, node: usize) -> usize {
+        let id = self.nodes[node].id;
+        let lists = self.layout.partitions().filter(|(_, list)| list.is_owner(id));
+        let mut others: Vec<NodeId> = lists.flat_map(|(_, list)| list.owners().iter().copied()).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|other| *other != id);
+        match others.is_empty() {
+            true => self.other_than(node),
+            false => usize::from(self.nemesis.rng.pick(&others).0) - 1,
+        }
+    }
+
     fn partition(&mut self, fault: Fault, node: usize, for_us: u64) {
         let count = self.nodes.len();
         let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b))).filter(|(a, b)| a != b);
@@ -240,13 +285,17 @@ impl World {
             Fault::Bridge => pairs.filter(|(a, b)| left(*a) != left(*b) && *a != middle && *b != middle).collect(),
             _ => pairs.filter(|(a, b)| left(*a) != left(*b)).collect(),
         };
+        self.cut_links(cuts, for_us);
+    }
+
+    fn cut_links(&mut self, cuts: Vec<(usize, usize)>, for_us: u64) {
         for (from, to) in &cuts {
             self.network.cut(self.now_us, *from, *to);
             self.links_of_cut(*from, *to);
         }
         self.trace.say(self.now_us, None, || {
             let each: Vec<_> = cuts.iter().map(|(from, to)| format!("{} to {}", from + 1, to + 1)).collect();
-            format!("fault {}: nothing gets through from node {}, {} ms", fault.name(), each.join(", "), for_us / 1_000)
+            format!("a cut: nothing gets through from node {}, {} ms", each.join(", "), for_us / 1_000)
         });
         self.ends_after(for_us, Ends::Cuts(cuts));
     }
@@ -270,7 +319,8 @@ impl World {
             Some(Ends::Copied { node, copy, wiped, for_us }) if !self.nemesis.over => {
                 self.restore(node, &copy, wiped, for_us)
             }
-            Some(Ends::Shutdown { .. } | Ends::Copied { .. }) | None => Ok(()),
+            Some(Ends::Apart { node, for_us }) if !self.nemesis.over => self.wipe(node, for_us),
+            Some(Ends::Shutdown { .. } | Ends::Copied { .. } | Ends::Apart { .. }) | None => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::options::{Options, stream};
 use super::rng::Rng;
+use bytes::Bytes;
 
 /// A connection that one node made to another: requests go one way, replies come back the other. Nodes by position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,7 +37,7 @@ pub struct Flight {
     pub link: LinkId,
     pub generation: u32,
     pub reply: bool,
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 pub struct Network {

@@ -5,7 +5,7 @@ use super::rare::Rare;
 use super::routing::{Way, way};
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Property, Violation};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use quorate_node::kernel::{Event, RequestId};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, PeerRequest};
@@ -39,6 +39,7 @@ impl World {
     }
 
     fn send(&mut self, link: LinkId, reply: bool, may_repeat: bool, bytes: Vec<u8>) {
+        let bytes = Bytes::from(bytes);
         if !self.network.link(link).up {
             return;
         }
@@ -65,9 +66,10 @@ impl World {
             }
             return Ok(());
         }
-        let mut buffer = BytesMut::from(&flight.bytes[..]);
+        self.trace.note(self.now_us, to, u64::from(flight.reply), &flight.bytes);
+        let mut buffer = BytesMut::from(flight.bytes);
         if self.network.damages() {
-            let at = self.network.jitter_us(flight.bytes.len() as u64) as usize - 1;
+            let at = self.network.jitter_us(buffer.len() as u64) as usize - 1;
             buffer[at] ^= 1 << (at % 8);
         }
         let frame = match take_frame(&mut buffer, FRAME_BYTES_MAX) {
@@ -78,7 +80,6 @@ impl World {
                 return self.break_link(flight.link);
             }
         };
-        self.trace.note(self.now_us, to, u64::from(frame.kind), &flight.bytes);
         self.hand_over(from, to, &frame, flight.reply)
     }
 

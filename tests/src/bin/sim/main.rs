@@ -9,6 +9,10 @@ use quorate_tests::sim::faults::Mask;
 use quorate_tests::sim::{Asked, Telling, run};
 use std::process::{Command, ExitCode};
 
+/// A world is made of many small things, each soon gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the world of a seed, or of many; stops at the first promise that is broken, with the command that shows it
 /// again.
 #[derive(Parser)]
