@@ -12,6 +12,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// A request is many small things, each soon gone.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The configuration, the topology, a certificate or the data folder is not as it has to be. As EX_CONFIG.
 const EXIT_CONFIG: u8 = 78;
 /// The disk failed. As EX_IOERR.
