@@ -7,7 +7,8 @@ use crate::lane::{AskError, Lane, link_error};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
 use quorate_ring::id::{ClusterId, NodeId};
 use quorate_ring::wire::client::{ClientReply, ClientRequest, Hello};
-use quorate_ring::wire::{DATAGRAM_BYTES_MAX, PROTOCOL_MINOR, server_name};
+use quorate_ring::wire::{PROTOCOL_MINOR, SOCKET_BYTES, server_name};
+use socket2::SockRef;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -70,11 +71,11 @@ impl Dialer {
             return Ok(endpoint.clone());
         }
         let local: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let mut config = EndpointConfig::default();
-        config.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("a datagram of a jumbo frame is within QUIC's bounds");
-        let made =
-            UdpSocket::bind((local, 0)).and_then(|bound| Endpoint::new(config, None, bound, Arc::new(TokioRuntime)));
-        let made = made.map_err(|e| LinkError::Socket(e.to_string()))?;
+        let bound = UdpSocket::bind((local, 0)).and_then(|bound| {
+            let _as_many_as_the_system_allows = SockRef::from(&bound).set_recv_buffer_size(SOCKET_BYTES);
+            Endpoint::new(EndpointConfig::default(), None, bound, Arc::new(TokioRuntime))
+        });
+        let made = bound.map_err(|e| LinkError::Socket(e.to_string()))?;
         Ok(socket.insert(made).clone())
     }
 

@@ -3,7 +3,7 @@
 use crate::failure::ConnectError;
 use crate::profile::Profile;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, TransportConfig, VarInt};
 use quorate_ring::wire;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -46,10 +46,7 @@ pub(crate) fn client_config(profile: &Profile) -> Result<ClientConfig, ConnectEr
 }
 
 fn transport() -> TransportConfig {
-    let mut sizes = MtuDiscoveryConfig::default();
-    sizes.upper_bound(wire::DATAGRAM_BYTES_MAX);
     let mut transport = TransportConfig::default();
-    transport.mtu_discovery_config(Some(sizes));
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.datagram_receive_buffer_size(None);

@@ -4,9 +4,8 @@
 //! the drain. Reads come first, and are answered before that fsync begins.
 //!
 //! The only shard of a node is a task beside its connections, on one thread: handing each request from thread to thread
-//! costs more than the request. While the disk is quick its batches are committed right there, as handing one over costs
-//! more than its fsync; else on another thread, so that connections are served meanwhile. Of several shards each has a
-//! thread, and commits there.
+//! costs more than the request. Its batches are committed on another thread, so that connections are served meanwhile.
+//! Of several shards each has a thread, and commits there.
 
 use super::clock::Clock;
 use super::inbox::{Drained, Inbox};
@@ -20,7 +19,7 @@ use quorate_ring::id::{NodeId, Partition};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Timers handled between two commits at the most.
@@ -88,27 +87,6 @@ impl Drop for AbortOnPanic {
     }
 }
 
-/// How quick the disk has been: after so many quick commits in a row it is trusted to be quick once more, and a slow one
-/// ends that. So a disk that stalls now and then holds up the connections beside it once in a while at the most.
-#[derive(Default)]
-struct Pace {
-    quick: u32,
-}
-
-/// About what it costs to hand a batch to another thread, a few times over.
-const QUICK: Duration = Duration::from_micros(500);
-const QUICK_IN_A_ROW: u32 = 64;
-
-impl Pace {
-    fn is_quick(&self) -> bool {
-        self.quick >= QUICK_IN_A_ROW
-    }
-
-    fn took(&mut self, time: Duration) {
-        self.quick = if time <= QUICK { self.quick.saturating_add(1) } else { 0 };
-    }
-}
-
 struct Driver<S: Storage> {
     kernel: Kernel<S>,
     links: ShardLinks,
@@ -116,7 +94,6 @@ struct Driver<S: Storage> {
     effects: Vec<Effect>,
     /// Of the batch that is handled, what waits until its reads are through.
     after_reads: Vec<Event>,
-    pace: Pace,
     draining: bool,
     /// Someone wants to read the trail of requests.
     trail: bool,
@@ -125,7 +102,7 @@ struct Driver<S: Storage> {
 impl<S: Storage> Driver<S> {
     fn new(kernel: Kernel<S>, links: ShardLinks) -> Self {
         let (timers, effects, after_reads) = (Timers::default(), Vec::new(), Vec::new());
-        Self { kernel, links, timers, effects, after_reads, pace: Pace::default(), draining: false, trail: false }
+        Self { kernel, links, timers, effects, after_reads, draining: false, trail: false }
     }
 
     fn ended(&self, served: Result<(), StorageError>) {
@@ -147,17 +124,13 @@ impl<S: Storage> Driver<S> {
         }
     }
 
-    async fn serve_here<D: Storage + Clone + Send + 'static>(&mut self, mut disk: D) -> Result<(), StorageError> {
+    async fn serve_here<D: Storage + Clone + Send + 'static>(&mut self, disk: D) -> Result<(), StorageError> {
         let mut batch = vec![Event::Started];
         let clock = self.links.clock;
         loop {
             let handled = self.handle(&mut batch)?;
             if let Some(rows) = self.kernel.batch() {
-                let took = match self.pace.is_quick() {
-                    true => commit(&mut disk, &rows),
-                    false => commit_elsewhere(disk.clone(), rows).await,
-                };
-                self.pace.took(took?);
+                commit(disk.clone(), rows).await?;
             }
             self.kernel.committed(&mut || clock.now(), &mut self.effects);
             let wait = self.committed(handled);
@@ -242,18 +215,11 @@ impl<S: Storage> Driver<S> {
     }
 }
 
-/// Returns how long it took.
-fn commit<D: Storage>(disk: &mut D, batch: &Batch) -> Result<Duration, StorageError> {
-    let began = Instant::now();
-    disk.commit(&batch.rows, batch.sync)?;
-    Ok(began.elapsed())
-}
-
 /// Commits on a thread on which nothing else waits.
-async fn commit_elsewhere<D: Storage + Send + 'static>(mut disk: D, batch: Batch) -> Result<Duration, StorageError> {
+async fn commit<D: Storage + Send + 'static>(mut disk: D, batch: Batch) -> Result<(), StorageError> {
     let work = move || {
         let _guard = AbortOnPanic;
-        commit(&mut disk, &batch)
+        disk.commit(&batch.rows, batch.sync)
     };
     tokio::task::spawn_blocking(work).await.expect("a commit that panics aborts the process, and none is called off")
 }

@@ -4,10 +4,11 @@ use super::tls::Tls;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
-    MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
-use quorate_ring::wire::DATAGRAM_BYTES_MAX;
+use quorate_ring::wire::SOCKET_BYTES;
 use ring::hmac;
+use socket2::SockRef;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,9 +157,9 @@ fn listen(
 ) -> Result<Endpoint, EndpointError> {
     let bind = |cause| EndpointError::Bind { plane, address, cause };
     let socket = UdpSocket::bind(address).map_err(bind)?;
+    let _as_many_as_the_system_allows = SockRef::from(&socket).set_recv_buffer_size(SOCKET_BYTES);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key.clone()));
     endpoint.cid_generator(|| Box::new(RandomIds));
-    endpoint.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("a datagram of a jumbo frame is within QUIC's bounds");
     Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)).map_err(bind)
 }
 
@@ -198,11 +199,8 @@ fn server_config(plane: Plane, tls: Arc<rustls::ServerConfig>) -> Result<ServerC
 fn transport(plane: Plane, receive_window: u32, lanes: u32) -> TransportConfig {
     let window = VarInt::from_u32(receive_window);
     let idle = IdleTimeout::try_from(plane.idle_timeout()).expect("seconds fit");
-    let mut sizes = MtuDiscoveryConfig::default();
-    sizes.upper_bound(DATAGRAM_BYTES_MAX);
     let mut config = TransportConfig::default();
     config
-        .mtu_discovery_config(Some(sizes))
         .max_concurrent_bidi_streams(VarInt::from_u32(lanes))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .receive_window(window)

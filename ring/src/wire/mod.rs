@@ -25,9 +25,9 @@ pub const ALPN_SYNC: &[u8] = b"quorate-sync/1";
 /// ALPN of the plane on which clients talk to nodes.
 pub const ALPN_CLIENT: &[u8] = b"quorate-client/1";
 
-/// Bytes of UDP payload that a datagram may have, where the path takes it: a jumbo frame of 9,000 bytes less the headers of
-/// IPv6 and UDP. QUIC finds out how much that is; usually it is 1,452.
-pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
+/// Bytes that the system may hold for a UDP socket until they are read, if it allows that many: what finds no room is lost,
+/// and has to be sent again. The usual 208 KiB are gone with one large value.
+pub const SOCKET_BYTES: usize = 2 * 1024 * 1024;
 
 /// No message nests deeper; what does is refused before it costs stack.
 const DEPTH_MAX: usize = 16;

@@ -1,16 +1,12 @@
 //! Endpoints with the limits of the store, and TLS on both sides by one certificate that all have.
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
-};
-use quorate_ring::wire::DATAGRAM_BYTES_MAX;
+use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::error::Error;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,11 +73,8 @@ impl Credentials {
 }
 
 fn transport() -> Arc<TransportConfig> {
-    let mut sizes = MtuDiscoveryConfig::default();
-    sizes.upper_bound(DATAGRAM_BYTES_MAX);
     let mut config = TransportConfig::default();
     config
-        .mtu_discovery_config(Some(sizes))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(u64::from(WINDOW_BYTES))
@@ -92,10 +85,7 @@ fn transport() -> Arc<TransportConfig> {
 
 /// Listens at `address`, and dials from there.
 pub fn endpoint(address: SocketAddr, credentials: &Credentials) -> Result<Endpoint, Fault> {
-    let mut config = EndpointConfig::default();
-    config.max_udp_payload_size(DATAGRAM_BYTES_MAX)?;
-    let socket = UdpSocket::bind(address)?;
-    let mut endpoint = Endpoint::new(config, Some(credentials.server()?), socket, Arc::new(TokioRuntime))?;
+    let mut endpoint = Endpoint::server(credentials.server()?, address)?;
     endpoint.set_default_client_config(credentials.client()?);
     Ok(endpoint)
 }
