@@ -103,10 +103,7 @@ impl World {
                 Ok(())
             }
             Fault::Step => {
-                let far = *self.nemesis.rng.pick(&[50, 1_000, 30_000, 3_600_000]);
-                let by = self.nemesis.rng.between(0, 2 * far) as i64 - far as i64;
-                self.trace.say(self.now_us, None, || format!("the wall clock of {id} is set by {by} ms"));
-                self.nodes[node].clock.step(by);
+                self.step_clock(node);
                 Ok(())
             }
             Fault::Eio => {
@@ -158,6 +155,14 @@ impl World {
             self.trace.say(self.now_us, None, || format!("fault {}: {text}", fault.name()));
         }
         Ok(())
+    }
+
+    fn step_clock(&mut self, node: usize) {
+        let far = *self.nemesis.rng.pick(&[50, 1_000, 30_000, 3_600_000]);
+        let by = self.nemesis.rng.between(0, 2 * far) as i64 - far as i64;
+        let id = self.nodes[node].id;
+        self.trace.say(self.now_us, None, || format!("the wall clock of {id} is set by {by} ms"));
+        self.nodes[node].clock.step(by);
     }
 
     /// Now, or at a point of its next drain.
