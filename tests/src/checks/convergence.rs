@@ -80,7 +80,8 @@ fn check_logs(replicas: &Replicas, keys: &Keys) -> Result<(), Violation> {
             let object = replicas.row(node.id, &object_key(partition, entry.bucket, &entry.key));
             let object = object.and_then(|bytes| Object::decode(&bytes).ok()).unwrap_or_default();
             let waits = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
-            if !waits && !(object.is_tombstone() && replicas.held_back(&object, base)) {
+            let held_back = object.is_tombstone() && replicas.held_back(&object, base);
+            if !waits && !held_back {
                 residue = Some((keys.number(entry.bucket, &entry.key), dot));
             }
         });
