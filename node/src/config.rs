@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are refused with their line. Everything is checked once, here, and is a [`Config`] afterwards.
 
+use crate::storage::rocks::Caches;
 use quorate_ring::id::{BucketId, NodeId};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Node, Topology};
@@ -51,6 +52,9 @@ pub struct Settings {
     /// Memory for blocks read from disk.
     #[arg(long, env = "QUORATE_BLOCK_CACHE_BYTES", value_name = "BYTES")]
     pub block_cache_bytes: Option<u64>,
+    /// Memory for objects that were read or written not long ago; 0 for none.
+    #[arg(long, env = "QUORATE_OBJECT_CACHE_BYTES", value_name = "BYTES")]
+    pub object_cache_bytes: Option<u64>,
     /// Refuse client writes when the disk has less free space than this.
     #[arg(long, env = "QUORATE_DISK_RESERVE_BYTES", value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
@@ -103,7 +107,7 @@ pub struct Config {
     pub admin_address: SocketAddr,
     /// 1 to 64.
     pub shards: u8,
-    pub block_cache_bytes: u64,
+    pub caches: Caches,
     pub disk_reserve_bytes: u64,
     pub inbox_bytes: usize,
     pub metrics: bool,
@@ -205,6 +209,7 @@ impl Settings {
             admin_address: self.admin_address.or(base.admin_address),
             shards: self.shards.or(base.shards),
             block_cache_bytes: self.block_cache_bytes.or(base.block_cache_bytes),
+            object_cache_bytes: self.object_cache_bytes.or(base.object_cache_bytes),
             disk_reserve_bytes: self.disk_reserve_bytes.or(base.disk_reserve_bytes),
             inbox_bytes: self.inbox_bytes.or(base.inbox_bytes),
             metrics: self.metrics.or(base.metrics),
@@ -243,7 +248,10 @@ impl Settings {
             client_ca: need("client_ca", self.client_ca)?,
             admin_address,
             shards: range("shards", self.shards.map(u64::from), 1, (1, 64))? as u8,
-            block_cache_bytes: range("block_cache_bytes", self.block_cache_bytes, 64 * MIB, (MIB, u64::MAX))?,
+            caches: Caches {
+                block_bytes: range("block_cache_bytes", self.block_cache_bytes, 64 * MIB, (MIB, u64::MAX))? as usize,
+                object_bytes: self.object_cache_bytes.unwrap_or(32 * MIB) as usize,
+            },
             disk_reserve_bytes: self.disk_reserve_bytes.unwrap_or(512 * MIB),
             inbox_bytes: inbox_bytes as usize,
             metrics: self.metrics.unwrap_or(true),

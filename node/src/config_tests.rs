@@ -66,7 +66,7 @@ fn each_fault_says_where_and_what() {
         ("topology.toml", "nowhere.toml", "nowhere.toml: cannot be read"),
         ("inbox_bytes = 67_108_864", "inbox_bytes = 5", "inbox_bytes: expected 1048576 to"),
         ("canary_bucket = \"\"", "canary_bucket = \"x\"", "expected a bucket of the topology (default), got x"),
-        ("log_format = \"text\"", "log_format = \"xml\"", "line 61: unknown variant `xml`"),
+        ("log_format = \"text\"", "log_format = \"xml\"", "line 64: unknown variant `xml`"),
     ];
     for (from, to, said) in cases {
         let got = fault(from, to);

@@ -6,7 +6,7 @@
 //! fsynced file, and names the folder by its inode and the time of its birth, which a copy does not share. The number
 //! of its device is compared within one boot of the machine only: another boot may number devices in another order.
 
-use crate::storage::rocks::{Mode, OpenError, RocksStorage};
+use crate::storage::rocks::{Caches, Mode, OpenError, RocksStorage};
 use crate::storage::{MetaKey, Read, Row, Storage, StorageError, Table};
 use bytes::Bytes;
 use quorate_ring::id::{ActorId, ClusterId, NodeId};
@@ -52,7 +52,7 @@ pub struct Claim<'a> {
     pub random: u64,
     /// The id of this boot of the machine.
     pub boot: &'a str,
-    pub cache_bytes: usize,
+    pub caches: Caches,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +129,7 @@ pub fn init(folder: &Path, claim: Claim<'_>) -> Result<Identity, IdentityError> 
             return Err(IdentityError::NotEmpty { folder: folder.display().to_string() });
         }
     }
-    let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.cache_bytes)?;
+    let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.caches)?;
     take_actor(folder, &mut storage, claim, false)
 }
 
@@ -144,7 +144,7 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
         check_claim(folder, record, claim)?;
     }
     let mode = if has_database { Mode::Existing } else { Mode::Create };
-    let mut storage = RocksStorage::open(&database, mode, claim.cache_bytes)?;
+    let mut storage = RocksStorage::open(&database, mode, claim.caches)?;
     let row = storage.get(Table::Meta, &MetaKey::Identity.encode())?;
     let stored = row.map(|bytes| parse(&database, &String::from_utf8_lossy(&bytes))).transpose()?;
     if let Some(record) = &stored {

@@ -407,6 +407,8 @@ impl Metrics {
         self.set(STORE_SLOWED, flag(health.stopped || health.delayed_write_rate > 0));
         self.set(CACHE_BYTES, health.cache_bytes as f64);
         self.set(CACHE_BYTES_MAX, health.cache_bytes_max as f64);
+        self.set(OBJECT_CACHE_BYTES, health.object_cache_bytes as f64);
+        self.set(OBJECT_CACHE_BYTES_MAX, health.object_cache_bytes_max as f64);
     }
 
     /// Takes what only the node's account of itself says.

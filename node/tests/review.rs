@@ -3,7 +3,7 @@
 mod world;
 
 use bytes::Bytes;
-use quorate_node::kernel::{Event, RequestId};
+use quorate_node::kernel::{Effect, Event, RequestId, SessionId};
 use quorate_node::replica::{Mint, Place, Replica};
 use quorate_node::storage::{MemoryStorage, Staged, Table};
 use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId, OpId, Partition};
@@ -417,4 +417,37 @@ fn more_hints_than_credits_go_batch_by_batch() {
     assert!(world.held.len() <= 64 * keepers, "{} hints are under way from {keepers} nodes", world.held.len());
     world.release();
     assert_eq!(hints(&world), 0, "each batch is followed by the next");
+}
+
+#[test]
+fn an_ack_that_comes_during_a_commit_answers_its_put_and_no_other() {
+    let mut world = World::new(3);
+    world.hold = |_, event| matches!(event, Event::PeerReply { message: PeerReply::Replicated(_), .. });
+    assert_eq!(world.ask(1, ClientRequest::Write(write(1, "k", "v", Supersede::Local, 1))), None);
+    let acks: Vec<Event> = std::mem::take(&mut world.held).into_iter().map(|(_, event)| event).collect();
+    let now = world.now();
+    let kernel = world.kernels.get_mut(&NodeId(1)).unwrap();
+    // The next put has its number, and its batch is on its way to the disk.
+    let mut effects = Vec::new();
+    let next = write(1, "k", "w", Supersede::Local, 2);
+    let (from, message) = (SessionId(1), ClientRequest::Write(next));
+    kernel.handle(now, Event::Client { from, request: 77, arrived: now.mono, message }, &mut effects).unwrap();
+    assert!(kernel.batch().is_some() && !kernel.settled());
+    let [Event::PeerReply { from, request, message }, second] = &acks[..] else { panic!("{acks:?}") };
+    let forged = RequestId(request.0 + (1 << 8));
+    let forged = Event::PeerReply { from: *from, request: forged, message: message.clone() };
+    let mut answers = Vec::new();
+    assert!(kernel.ack_meanwhile(now, forged, &mut answers).is_some(), "what is not committed was acked");
+    assert!(kernel.ack_meanwhile(now, Event::Drain, &mut answers).is_some() && answers.is_empty());
+    assert!(kernel.ack_meanwhile(now, acks[0].clone(), &mut answers).is_none());
+    let answered = |effects: &[Effect]| {
+        let reply = |effect: &Effect| matches!(effect, Effect::ClientReply { message: ClientReply::Written(_), .. });
+        effects.iter().filter(|effect| reply(effect)).count()
+    };
+    assert_eq!(answered(&answers), 1);
+    assert!(kernel.ack_meanwhile(now, second.clone(), &mut answers).is_none(), "a late ack is no one's concern");
+    assert_eq!((answered(&answers), answered(&effects)), (1, 0));
+    kernel.committed(&mut || now, &mut effects);
+    let sent = |effect: &Effect| matches!(effect, Effect::PeerRequest { message: PeerRequest::Replicate(_), .. });
+    assert_eq!(effects.iter().filter(|effect| sent(effect)).count(), 2);
 }

@@ -103,16 +103,16 @@ pub enum Event {
 }
 
 impl Event {
-    /// Asks or brings what is stored, and as a rule has nothing written: of what was drained together these come first,
-    /// so that their answers need not wait for the commit of the others.
-    pub fn is_read(&self) -> bool {
-        let reads = matches!(
+    /// Asks or brings what is stored, or says that something is, and as a rule has nothing written: of what was drained
+    /// together these come first, so that what comes of them need not wait for the commit of the others.
+    pub fn comes_first(&self) -> bool {
+        let first = matches!(
             self,
             Event::Client { message: ClientRequest::Read(_), .. }
                 | Event::PeerRequest { message: PeerRequest::Fetch(_), .. }
-                | Event::PeerReply { message: PeerReply::Fetched(_), .. }
+                | Event::PeerReply { message: PeerReply::Fetched(_) | PeerReply::Replicated(_), .. }
         );
-        reads && !planted::is(Bug::ReadUncommitted)
+        first && !planted::is(Bug::ReadUncommitted)
     }
 }
 

@@ -47,6 +47,7 @@ use quorate_ring::wire::client::{ClientReply, ClientRequest};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, Replicated};
 use repair::Repair;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -282,9 +283,29 @@ impl<S: Storage> Kernel<S> {
     }
 
     /// The batch of what the events since the last one staged; none if there is nothing to write. It is for a driver that
-    /// commits it on another thread, and then calls `committed`; it handles nothing in between.
+    /// commits it on another thread, and then calls `committed`; in between it may call `ack_meanwhile`, and nothing else.
     pub fn batch(&mut self) -> Option<Batch> {
         self.store.take(std::mem::take(&mut self.sync))
+    }
+
+    /// Takes an ack while a batch of this kernel is being committed. That of a put which is committed here is counted: this
+    /// stages nothing, reads nothing that is stored, and what comes of it may be carried out at once. Whatever else it is
+    /// is given back.
+    pub fn ack_meanwhile(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) -> Option<Event> {
+        let Event::PeerReply { from, request, message: message @ PeerReply::Replicated(_) } = event else {
+            return Some(event);
+        };
+        let number = request.0 >> 8;
+        let of_committed = self.asked(number) && self.minted.binary_search(&number).is_err();
+        match self.operations.entry(number) {
+            Entry::Occupied(put) if of_committed && matches!(put.get(), Operation::Put(_)) => {
+                let operation = put.remove();
+                self.put_replied(now, from, (number, operation), message, effects);
+            }
+            Entry::Vacant(_) if of_committed => self.late_reply(now, from, number, &message, effects),
+            Entry::Occupied(_) | Entry::Vacant(_) => return Some(Event::PeerReply { from, request, message }),
+        }
+        None
     }
 
     /// Appends what may be said only after the commit: acks, and the writes that go out to other owners.

@@ -242,17 +242,7 @@ impl<S: Storage> Kernel<S> {
                 let step = get.on_reply(now.mono, from, answer);
                 return self.get_step(now, number, operation, step, effects);
             }
-            Operation::Put(put) => {
-                if let (PeerReply::Replicated(_), Some(timing)) = (&reply, put.timing(now.mono, from)) {
-                    measure_ack(timing, effects);
-                }
-                let answer = match reply {
-                    PeerReply::Replicated(replicated) => Ok(replicated),
-                    other => Err(refusal_of(other)),
-                };
-                let step = put.on_reply(now.mono, from, answer);
-                self.put_step(now, number, operation, step, effects);
-            }
+            Operation::Put(_) => self.put_replied(now, from, (number, operation), reply, effects),
             Operation::Forwarded { to, .. } if *to == from => self.forward_replied(now, operation, reply, effects),
             Operation::Forwarded { .. } => {
                 self.operations.insert(number, operation);
@@ -280,6 +270,27 @@ impl<S: Storage> Kernel<S> {
             }
         }
         Ok(())
+    }
+
+    /// An owner or a fallback answered to a put under way.
+    pub(super) fn put_replied(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        (number, mut operation): (u64, Operation),
+        reply: PeerReply,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Operation::Put(put) = &mut operation else { unreachable!("only puts are answered like this") };
+        if let (PeerReply::Replicated(_), Some(timing)) = (&reply, put.timing(now.mono, from)) {
+            measure_ack(timing, effects);
+        }
+        let answer = match reply {
+            PeerReply::Replicated(replicated) => Ok(replicated),
+            other => Err(refusal_of(other)),
+        };
+        let step = put.on_reply(now.mono, from, answer);
+        self.put_step(now, number, operation, step, effects);
     }
 
     pub(super) fn link_down(&mut self, now: Now, peer: NodeId, effects: &mut Vec<Effect>) -> Result<(), StorageError> {

@@ -1,10 +1,11 @@
 //! What drives a shard: it owns the kernel, and nobody else touches it.
 //!
 //! Drain the inbox, handle each event, commit once, and only then carry out the effects: one fsync for all writes of
-//! the drain. Reads come first, and are answered before that fsync begins.
+//! the drain. Reads and acks come first, and what comes of them goes out before that fsync begins.
 //!
 //! The only shard of a node is a task beside its connections, on one thread: handing each request from thread to thread
-//! costs more than the request. Its batches are committed on another thread, so that connections are served meanwhile.
+//! costs more than the request. Its batches are committed on another thread, so that connections are served meanwhile,
+//! and so are acks: a put would otherwise wait for the end of a commit that is none of its own.
 //! Of several shards each has a thread, and commits there.
 
 use super::clock::Clock;
@@ -92,8 +93,10 @@ struct Driver<S: Storage> {
     links: ShardLinks,
     timers: Timers,
     effects: Vec<Effect>,
-    /// Of the batch that is handled, what waits until its reads are through.
-    after_reads: Vec<Event>,
+    /// Of the batch that is handled, what waits until reads and acks are through.
+    others: Vec<Event>,
+    /// What came while a batch was committed, and has to wait for its end.
+    next: Vec<Event>,
     draining: bool,
     /// Someone wants to read the trail of requests.
     trail: bool,
@@ -101,8 +104,8 @@ struct Driver<S: Storage> {
 
 impl<S: Storage> Driver<S> {
     fn new(kernel: Kernel<S>, links: ShardLinks) -> Self {
-        let (timers, effects, after_reads) = (Timers::default(), Vec::new(), Vec::new());
-        Self { kernel, links, timers, effects, after_reads, draining: false, trail: false }
+        let (timers, effects, others, next) = (Timers::default(), Vec::new(), Vec::new(), Vec::new());
+        Self { kernel, links, timers, effects, others, next, draining: false, trail: false }
     }
 
     fn ended(&self, served: Result<(), StorageError>) {
@@ -130,13 +133,40 @@ impl<S: Storage> Driver<S> {
         loop {
             let handled = self.handle(&mut batch)?;
             if let Some(rows) = self.kernel.batch() {
-                commit(disk.clone(), rows).await?;
+                self.commit_here(disk.clone(), rows).await?;
             }
             self.kernel.committed(&mut || clock.now(), &mut self.effects);
             let wait = self.committed(handled);
+            batch.append(&mut self.next);
             if self.links.inbox.drain_here(wait, &mut batch).await == Drained::Closed {
                 return Ok(());
             }
+        }
+    }
+
+    /// Commits a batch; meanwhile acks of earlier ones go through.
+    async fn commit_here<D: Storage + Send + 'static>(&mut self, disk: D, rows: Batch) -> Result<(), StorageError> {
+        let inbox = self.links.inbox.clone();
+        let mut committed = std::pin::pin!(commit(disk, rows));
+        let mut acks = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut committed => return done,
+                () = inbox.acks_here(&mut acks) => {}
+            }
+            let held = std::mem::take(&mut self.effects);
+            if self.trail {
+                acks.iter().for_each(trail::event);
+            }
+            for ack in acks.drain(..) {
+                let now = self.links.clock.now();
+                if let Some(other) = self.kernel.ack_meanwhile(now, ack, &mut self.effects) {
+                    self.next.push(other);
+                }
+            }
+            self.release();
+            self.effects = held;
         }
     }
 
@@ -148,16 +178,16 @@ impl<S: Storage> Driver<S> {
             batch.iter().for_each(trail::event);
         }
         for event in batch.drain(..) {
-            if event.is_read() {
+            if event.comes_first() {
                 self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
             } else {
-                self.after_reads.push(event);
+                self.others.push(event);
             }
         }
         if self.kernel.settled() {
             self.release();
         }
-        for event in self.after_reads.drain(..) {
+        for event in self.others.drain(..) {
             self.draining |= matches!(event, Event::Drain);
             self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
         }

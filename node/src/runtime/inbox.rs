@@ -112,6 +112,11 @@ pub enum Drained {
     Closed,
 }
 
+/// An owner or a fallback holds a write.
+fn is_ack(event: &Event) -> bool {
+    matches!(event, Event::PeerReply { message: PeerReply::Replicated(_), .. })
+}
+
 struct Waiting {
     event: Event,
     weight: usize,
@@ -122,6 +127,20 @@ struct Waiting {
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
+}
+
+impl Queue {
+    fn take_acks(&mut self, acks: &mut Vec<Event>) {
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front() else { return };
+            if is_ack(&waiting.event) {
+                self.bytes -= waiting.weight;
+                acks.push(waiting.event);
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+    }
 }
 
 struct State {
@@ -143,6 +162,8 @@ enum Sleep {
     Thread,
     /// Its task does, and the thread does other work.
     Task,
+    /// Its task waits for the end of a commit, and takes nothing but acks.
+    Commit,
 }
 
 impl State {
@@ -266,13 +287,13 @@ impl Inbox {
     }
 
     /// As `drain`, for a shard that is a task: lets other tasks of its thread go first, in any case, so that whatever
-    /// they bring is in the same batch.
+    /// they bring is in the same batch. Does not wait if something is in it already.
     pub async fn drain_here(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
         self.lock().turns.end(Instant::now());
         tokio::task::yield_now().await;
         let rest = {
             let mut state = self.lock();
-            let rest = state.rest(Instant::now());
+            let rest = if batch.is_empty() { state.rest(Instant::now()) } else { Some(Duration::ZERO) };
             if rest != Some(Duration::ZERO) {
                 state.sleep = Sleep::Task;
             }
@@ -292,6 +313,25 @@ impl Inbox {
         let mut state = self.lock();
         state.sleep = Sleep::Awake;
         self.take_batch(state, batch)
+    }
+
+    /// Waits until acks of writes are there, and moves all of them to `acks`. For a shard that is a task, while its batch is
+    /// being committed.
+    pub async fn acks_here(&self, acks: &mut Vec<Event>) {
+        loop {
+            {
+                let mut state = self.lock();
+                state.urgent.take_acks(acks);
+                if !acks.is_empty() {
+                    state.sleep = Sleep::Awake;
+                    return;
+                }
+                state.sleep = Sleep::Commit;
+            }
+            self.stirred.notified().await;
+            // Whatever else arrives with it comes along.
+            tokio::task::yield_now().await;
+        }
     }
 
     fn take_batch(&self, mut state: MutexGuard<'_, State>, batch: &mut Vec<Event>) -> Drained {
@@ -327,16 +367,19 @@ impl Inbox {
     }
 
     fn put(&self, mut state: MutexGuard<'_, State>, event: Event) {
-        let weight = weight(&event);
+        let (weight, ack) = (weight(&event), is_ack(&event));
         let queue = state.queue(class(&event));
         queue.bytes += weight;
         queue.waiting.push_back(Waiting { event, weight, since: Instant::now() });
+        if state.sleep == Sleep::Commit && !ack {
+            return;
+        }
         let sleep = std::mem::take(&mut state.sleep);
         drop(state);
         match sleep {
             Sleep::Awake => {}
             Sleep::Thread => self.filled.notify_one(),
-            Sleep::Task => self.stirred.notify_one(),
+            Sleep::Task | Sleep::Commit => self.stirred.notify_one(),
         }
     }
 

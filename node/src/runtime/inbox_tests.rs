@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_ring::id::{BucketId, Epoch, NodeId};
 use quorate_ring::topology::Durability;
 use quorate_ring::wire::client::{ClientRequest, ReadRequest, StatusRequest};
-use quorate_ring::wire::peer::{PeerReply, Pong, Replicate};
+use quorate_ring::wire::peer::{PeerReply, Pong, Replicate, Replicated};
 use std::sync::Arc;
 
 fn client(request: u64) -> Event {
@@ -161,4 +161,41 @@ fn a_closed_inbox_ends_its_shard() {
     let inbox = Inbox::new(1_000, 10);
     inbox.close();
     assert_eq!(inbox.drain(None, &mut Vec::new()), Drained::Closed);
+}
+
+fn ack() -> Event {
+    let message = PeerReply::Replicated(Replicated { durability: Durability::Sync, took_us: 1 });
+    Event::PeerReply { from: NodeId(2), request: RequestId(1), message }
+}
+
+#[tokio::test]
+async fn acks_are_taken_during_a_commit_and_nothing_else_is() {
+    let inbox = Arc::new(Inbox::new(1 << 20, 10));
+    inbox.try_deliver(pong()).unwrap();
+    inbox.try_deliver(ack()).unwrap();
+    inbox.offer(client(1)).unwrap();
+    inbox.try_deliver(ack()).unwrap();
+    let mut acks = Vec::new();
+    inbox.acks_here(&mut acks).await;
+    assert!(acks.len() == 2 && acks.iter().all(is_ack));
+    let (waiting, mut late) = (inbox.clone(), Vec::new());
+    let waits = tokio::spawn(async move {
+        waiting.acks_here(&mut late).await;
+        late.len()
+    });
+    tokio::task::yield_now().await;
+    inbox.offer(client(2)).unwrap();
+    tokio::task::yield_now().await;
+    assert!(!waits.is_finished());
+    inbox.try_deliver(ack()).unwrap();
+    assert_eq!(waits.await.unwrap(), 1);
+    assert_eq!(drained(&inbox), [Class::Urgent, Class::Work, Class::Work]);
+}
+
+#[tokio::test]
+async fn what_was_left_of_a_commit_is_not_kept_waiting() {
+    let inbox = Inbox::new(1 << 20, 10);
+    let mut batch = vec![ack()];
+    assert_eq!(inbox.drain_here(None, &mut batch).await, Drained::Batch);
+    assert_eq!(batch.len(), 1);
 }

@@ -100,7 +100,7 @@ pub fn with_claim<T>(
         cluster: topology.cluster,
         random: machine::random()?,
         boot: &boot,
-        cache_bytes: config.block_cache_bytes as usize,
+        caches: config.caches,
     };
     Ok(with(claim)?)
 }

@@ -4,6 +4,7 @@
 
 mod keys;
 mod memory;
+mod recent;
 pub mod rocks;
 mod staged;
 

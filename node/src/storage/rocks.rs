@@ -5,6 +5,7 @@
 //! a database whose log is damaged elsewhere, where acknowledged writes may follow (RocksDB wiki, "WAL Recovery Modes").
 
 use super::keys::{PARTITION_BYTES, TARGET_BYTES, share_prefix};
+use super::recent::Recent;
 use super::{Read, Row, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use rocksdb::{
@@ -75,12 +76,25 @@ pub struct Health {
     pub stopped: bool,
     pub cache_bytes: u64,
     pub cache_bytes_max: u64,
+    pub object_cache_bytes: u64,
+    pub object_cache_bytes_max: u64,
+}
+
+/// Memory for what was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caches {
+    /// For blocks of files, filters and indexes among them.
+    pub block_bytes: usize,
+    /// For objects; 0 for none.
+    pub object_bytes: usize,
 }
 
 /// A node's database; clones share it, so that each shard commits its own batches.
 #[derive(Clone)]
 pub struct RocksStorage {
     db: Arc<Database>,
+    recent: Arc<Recent>,
+    caches: Caches,
     /// The first write that failed, of any shard. Nothing is written after it: what a failed fsync left on the disk is
     /// unknown, and a later one that succeeds would hide it (Rebello et al. 2020, "Can Applications Recover from fsync
     /// Failures?").
@@ -94,8 +108,7 @@ impl std::fmt::Debug for RocksStorage {
 }
 
 impl RocksStorage {
-    /// `cache_bytes` bounds the blocks held in memory, filters and indexes among them.
-    pub fn open(folder: &Path, mode: Mode, cache_bytes: usize) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, mode: Mode, caches: Caches) -> Result<Self, OpenError> {
         let exists = folder.join("CURRENT").exists();
         if mode == Mode::Existing && !exists {
             return Err(OpenError::Missing { folder: folder.display().to_string() });
@@ -105,12 +118,13 @@ impl RocksStorage {
             let cause = "its file CURRENT is gone, and there are tables".to_string();
             return Err(OpenError::Damaged { folder: folder.display().to_string(), cause });
         }
-        let cache = Cache::new_lru_cache(cache_bytes);
+        let cache = Cache::new_lru_cache(caches.block_bytes);
         let families =
             Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), table_options(table, &cache)));
         let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
             .map_err(|error| open_error(folder, &error))?;
-        Ok(Self { db: Arc::new(db), failed: Arc::default() })
+        let recent = Arc::new(Recent::new(caches.object_bytes));
+        Ok(Self { db: Arc::new(db), recent, caches, failed: Arc::default() })
     }
 
     fn family(&self, table: Table) -> Arc<BoundColumnFamily<'_>> {
@@ -130,10 +144,10 @@ impl RocksStorage {
         self.property(Table::Objects, "rocksdb.estimate-num-keys")
     }
 
-    /// Bytes that the database holds in memory: buffers of rows not yet in files, and cached blocks.
+    /// Bytes that the database holds in memory: buffers of rows not yet in files, and what is cached.
     pub fn memory_bytes(&self) -> u64 {
         let buffers: u64 = Table::ALL.into_iter().map(|t| self.property(t, "rocksdb.cur-size-all-mem-tables")).sum();
-        buffers + self.property(Table::Objects, "rocksdb.block-cache-usage")
+        buffers + self.property(Table::Objects, "rocksdb.block-cache-usage") + self.recent.bytes()
     }
 
     /// How the database is doing, over all tables.
@@ -150,6 +164,8 @@ impl RocksStorage {
             stopped: self.property(Table::Objects, "rocksdb.is-write-stopped") > 0,
             cache_bytes: self.property(Table::Objects, "rocksdb.block-cache-usage"),
             cache_bytes_max: self.property(Table::Objects, "rocksdb.block-cache-capacity"),
+            object_cache_bytes: self.recent.bytes(),
+            object_cache_bytes_max: self.caches.object_bytes as u64,
         }
     }
 
@@ -169,8 +185,11 @@ fn sum_files(storage: &RocksStorage, level: usize) -> u64 {
 
 impl Read for RocksStorage {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let value = self.db.get_cf(&self.family(table), key).map_err(|error| failed("read a row", &error))?;
-        Ok(value.map(Bytes::from))
+        let read = || {
+            let value = self.db.get_cf(&self.family(table), key).map_err(|error| failed("read a row", &error))?;
+            Ok(value.map(Bytes::from))
+        };
+        if table == Table::Objects { self.recent.get(key, read) } else { read() }
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
@@ -229,7 +248,9 @@ impl RocksStorage {
         }
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(|error| failed("commit a batch", &error))
+        self.db.write_opt(batch, &options).map_err(|error| failed("commit a batch", &error))?;
+        self.recent.written(rows);
+        Ok(())
     }
 }
 

@@ -3,10 +3,10 @@ use crate::storage::{MemoryStorage, Staged};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const CACHE_BYTES: usize = 1024 * 1024;
+const CACHES: Caches = Caches { block_bytes: 1024 * 1024, object_bytes: 1024 * 1024 };
 
 fn open(folder: &Path, mode: Mode) -> RocksStorage {
-    RocksStorage::open(folder, mode, CACHE_BYTES).unwrap()
+    RocksStorage::open(folder, mode, CACHES).unwrap()
 }
 
 fn row(table: Table, key: &[u8], value: Option<&[u8]>) -> Row {
@@ -30,16 +30,16 @@ fn what_was_committed_with_sync_is_there_after_reopening() {
 #[test]
 fn opening_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES).unwrap_err();
+    let missing = RocksStorage::open(folder.path(), Mode::Existing, CACHES).unwrap_err();
     assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
     let first = open(folder.path(), Mode::Create);
-    let twice = RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES).unwrap_err();
+    let twice = RocksStorage::open(folder.path(), Mode::Existing, CACHES).unwrap_err();
     assert!(matches!(twice, OpenError::InUse { .. }), "{twice}");
     drop(first);
-    let again = RocksStorage::open(folder.path(), Mode::Create, CACHE_BYTES).unwrap_err();
+    let again = RocksStorage::open(folder.path(), Mode::Create, CACHES).unwrap_err();
     assert!(matches!(again, OpenError::Failed { .. }), "{again}");
     std::fs::write(folder.path().join("CURRENT"), b"MANIFEST-999999\n").unwrap();
-    assert!(RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES).is_err());
+    assert!(RocksStorage::open(folder.path(), Mode::Existing, CACHES).is_err());
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn tables_without_a_database_are_kept() {
     storage.flush().unwrap();
     drop(storage);
     std::fs::remove_file(folder.path().join("CURRENT")).unwrap();
-    let error = RocksStorage::open(folder.path(), Mode::Create, CACHE_BYTES).unwrap_err();
+    let error = RocksStorage::open(folder.path(), Mode::Create, CACHES).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }) && has_tables(folder.path()), "{error}");
 }
 
@@ -89,7 +89,7 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_
             bytes[middle] ^= 0xff;
         }
         std::fs::write(&path, bytes).unwrap();
-        match RocksStorage::open(folder.path(), Mode::Existing, CACHE_BYTES) {
+        match RocksStorage::open(folder.path(), Mode::Existing, CACHES) {
             Ok(storage) => {
                 assert!(opens, "a log damaged in the middle was accepted");
                 assert!(storage.get(Table::Objects, &[198]).unwrap().is_some());

@@ -30,8 +30,8 @@ impl World {
         self.walls.show(at.node, now.wall_ms);
         let (bytes, events): (Vec<usize>, Vec<Event>) = shard.inbox.drain(..count).unzip();
         shard.inbox_bytes -= bytes.iter().sum::<usize>();
-        let (reads, others): (Vec<Event>, Vec<Event>) = events.into_iter().partition(Event::is_read);
-        let Some(mut effects) = self.handle(at, now, reads)? else { return Ok(()) };
+        let (first, others): (Vec<Event>, Vec<Event>) = events.into_iter().partition(Event::comes_first);
+        let Some(mut effects) = self.handle(at, now, first)? else { return Ok(()) };
         if self.nodes[at.node].shards[usize::from(at.shard)].kernel.settled() {
             let effects = std::mem::take(&mut effects);
             let answers = Committing { effects, batch: None, minted: AtMint::new(), handled: now };
@@ -49,6 +49,24 @@ impl World {
         let sync_us = self.rng.between(self.options.fsync_us.0, self.options.fsync_us.1);
         let slow = if self.nodes[at.node].slow_until_us > self.now_us { 60 } else { 1 };
         self.commit(at, now, count as u64 * HANDLING_US, sync_us * slow, effects)
+    }
+
+    /// While the disk is at work acks of earlier writes go through. What is none of those is given back.
+    pub fn ack_meanwhile(&mut self, at: ShardRef, event: Event) -> Result<Option<Event>, Violation> {
+        let node = &mut self.nodes[at.node];
+        let shard = &mut node.shards[usize::from(at.shard)];
+        if shard.committing.is_none() || node.paused_until_us > self.now_us || node.doomed.is_some() {
+            return Ok(Some(event));
+        }
+        let now = node.clock.now(self.now_us);
+        let mut effects = Vec::new();
+        let event = shard.kernel.ack_meanwhile(now, event, &mut effects);
+        if event.is_none() {
+            self.trace.rare(Rare::AckDuringCommit);
+            self.walls.show(at.node, now.wall_ms);
+        }
+        effects.into_iter().try_for_each(|effect| self.carry_out(at, now.wall_ms, effect))?;
+        Ok(event)
     }
 
     /// None if the disk failed, and the node with it.

@@ -12,6 +12,7 @@ kinds! {
         DiskFailure = "disk failures noticed",
         BatchLost = "batches lost in a power cut",
         AsyncLost = "acked at async and lost",
+        AckDuringCommit = "acks that came during a commit",
         CommitSurvived = "commits that survived their process",
         // Repair.
         ReadRepair = "read repairs",

@@ -149,10 +149,12 @@ impl World {
 
     /// An event for a shard. One that is gone hears nothing.
     pub fn tell(&mut self, at: ShardRef, event: Event) -> Result<(), Violation> {
-        let node = &mut self.nodes[at.node];
+        let node = &self.nodes[at.node];
         if !node.running || node.incarnation != at.incarnation {
             return Ok(());
         }
+        let Some(event) = self.ack_meanwhile(at, event)? else { return Ok(()) };
+        let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[usize::from(at.shard)];
         let bytes = weight(&event);
         shard.inbox.push_back((bytes, event));

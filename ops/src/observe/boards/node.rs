@@ -76,8 +76,9 @@ fn disk() -> Row {
         Panel::lines("Writes slowed", Unit::Count, "1 while the database slows or stops writes until compactions have caught up.")
             .warn_from(1.0)
             .query("quorate_storage_slowed{$s}", "{{node}}"),
-        Panel::lines("Cache", Unit::Share, "How full the cache of blocks is. A full one is normal.")
-            .query("quorate_cache_bytes{$s} / quorate_cache_bytes_max{$s}", "{{node}}"),
+        Panel::lines("Cache", Unit::Share, "How full the caches of blocks and of objects are. A full one is normal.")
+            .query("quorate_cache_bytes{$s} / quorate_cache_bytes_max{$s}", "{{node}}, blocks")
+            .query("quorate_object_cache_bytes{$s} / quorate_object_cache_bytes_max{$s}", "{{node}}, objects"),
     ];
     Row { title: "Disk", panels }
 }
