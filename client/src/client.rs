@@ -194,6 +194,7 @@ impl Client {
                 quorum: options.quorum,
                 blocking_repair: options.blocking_repair,
                 deadline_ms: terms.deadline_ms,
+                request_id: options.request_id,
             }))
         };
         match call.make(message).await {

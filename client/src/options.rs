@@ -67,11 +67,20 @@ pub struct ReadOptions {
     /// Time for all of it, retries included.
     pub deadline: Duration,
     pub via: Via,
+    /// Nodes that log `quorate::request=debug` say under this id what they do for the read.
+    pub request_id: Option<OpId>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { r: None, quorum: None, blocking_repair: false, deadline: DEADLINE_DEFAULT, via: Via::Owner }
+        Self {
+            r: None,
+            quorum: None,
+            blocking_repair: false,
+            deadline: DEADLINE_DEFAULT,
+            via: Via::Owner,
+            request_id: None,
+        }
     }
 }
 

@@ -161,6 +161,7 @@ impl Kernels {
             quorum: None,
             blocking_repair: false,
             deadline_ms: 1_000,
+            request_id: None,
         };
         let reply = self.ask(&key, &ClientRequest::Read(read));
         assert!(matches!(&reply, ClientReply::Read(answer) if answer.siblings.len() == 1), "{reply:?}");

@@ -7,7 +7,8 @@ use lab::Lab;
 
 #[test]
 fn writes_conflicts_and_refusals_as_a_person_meets_them() {
-    let lab = Lab::up();
+    let lab = Lab::up_with(&[("QUORATE_LOG", "info,quorate::request=debug")]);
+    a_request_is_followed_through_the_logs(&lab);
     one_value_from_puts_through_different_nodes(&lab);
     siblings_from_one_context_until_they_are_resolved(&lab);
     an_lww_bucket_has_one_winner(&lab);
@@ -15,6 +16,30 @@ fn writes_conflicts_and_refusals_as_a_person_meets_them() {
     owners_that_die_under_way_make_the_outcome_unknown(&lab);
     dead_owners_make_a_write_refused(&lab);
     a_sloppy_bucket_says_what_it_still_takes(&lab);
+}
+
+/// From the client by its gateway to the owners, under one id.
+fn a_request_is_followed_through_the_logs(lab: &Lab) {
+    let logged = |id: &str| -> Vec<String> {
+        let nodes = ["n1", "n2", "n3", "n4", "n5"];
+        nodes
+            .into_iter()
+            .filter(|node| lab.lab(&["logs", node, "--lines", "1000"]).contains(id))
+            .map(str::to_string)
+            .collect()
+    };
+    let id_behind =
+        |what: &str, said: &str| said.split(what).nth(1).unwrap_or_else(|| panic!("{said}"))[..32].to_string();
+    let owners = lab.owners("parcel");
+    let gateway = ["n1", "n2", "n3", "n4", "n5"].into_iter().find(|node| !owners.contains(&node.to_string())).unwrap();
+    let put = lab.exits(0, &["put", "parcel", "sent", "--node", gateway, "-w", "all", "--trace"]);
+    let got = lab.exits(0, &["get", "parcel", "--node", gateway, "-r", "all", "--trace"]);
+    let mut expected: Vec<String> = owners.iter().cloned().chain([gateway.to_string()]).collect();
+    expected.sort();
+    assert_eq!(logged(&id_behind("op id ", &put)), expected, "{put}");
+    assert_eq!(logged(&id_behind("request id ", &got)), expected, "{got}");
+    let plain = lab.exits(0, &["get", "parcel", "-o", "json"]);
+    assert!(!plain.contains("request id"), "{plain}");
 }
 
 fn one_value_from_puts_through_different_nodes(lab: &Lab) {

@@ -15,7 +15,6 @@ pub async fn get(session: &Session, key: &OsStr) -> Result<(), Failure> {
     let key = value::key(key);
     let answer = read(session, &key).await?;
     let layout = session.layout();
-    trace_if_asked(session, &answer);
     let format = session.common.output;
     match (answer.siblings.as_slice(), format) {
         ([], _) => return Err(not_found(session, &key, &answer)),
@@ -38,7 +37,6 @@ pub async fn get(session: &Session, key: &OsStr) -> Result<(), Failure> {
 pub async fn siblings(session: &Session, key: &OsStr) -> Result<(), Failure> {
     let key = value::key(key);
     let answer = read(session, &key).await?;
-    trace_if_asked(session, &answer);
     if answer.siblings.is_empty() {
         return Err(not_found(session, &key, &answer));
     }
@@ -53,15 +51,15 @@ pub async fn siblings(session: &Session, key: &OsStr) -> Result<(), Failure> {
     }
 }
 
+/// Reads, and with `--trace` says on stderr what was done for it, and under which id nodes log it.
 pub async fn read(session: &Session, key: &[u8]) -> Result<ReadAnswer, Failure> {
-    let result = session.client.get(&session.bucket, key.to_vec(), &session.read_options()).await;
-    result.map_err(|declined| Failure::read(&declined))
-}
-
-fn trace_if_asked(session: &Session, answer: &ReadAnswer) {
-    if session.common.trace && !session.common.output.is_json() {
-        eprint!("{}", trace::of_read(&session.layout(), answer));
+    let options = session.read_options();
+    let result = session.client.get(&session.bucket, key.to_vec(), &options).await;
+    if let (Some(id), false) = (options.request_id, session.common.output.is_json()) {
+        let steps = result.as_ref().map(|answer| trace::of_read(&session.layout(), answer)).unwrap_or_default();
+        eprint!("{steps}{}", trace::in_logs("request id", id));
     }
+    result.map_err(|declined| Failure::read(&declined))
 }
 
 pub fn not_found(session: &Session, key: &[u8], answer: &ReadAnswer) -> Failure {

@@ -45,7 +45,9 @@ impl Session {
     pub fn read_options(&self) -> ReadOptions {
         let Common { deadline, .. } = self.common;
         let via = self.via;
-        ReadOptions { r: self.common.r(), quorum: self.common.quorum(), deadline, via, ..ReadOptions::default() }
+        let request_id = self.common.trace.then(new_op_id);
+        let (r, quorum) = (self.common.r(), self.common.quorum());
+        ReadOptions { r, quorum, deadline, via, request_id, ..ReadOptions::default() }
     }
 
     pub fn scan_options(&self, prefix: Vec<u8>) -> ScanOptions {

@@ -54,8 +54,8 @@ pub fn of_doubt(layout: &Layout, owners: &[NodeId], unknown: &Unknown) -> String
 }
 
 /// How to find the same write in the logs of the nodes.
-pub fn in_logs(op_id: OpId) -> String {
-    format!("op id {op_id}; nodes that log quorate::request=debug say what they did for it\n")
+pub fn in_logs(what: &str, id: OpId) -> String {
+    format!("{what} {id}; nodes that log quorate::request=debug say what they did for it\n")
 }
 
 /// The coordinator's own ack is the first.

@@ -47,7 +47,7 @@ fn not_known_applied(session: &Session, key: &[u8], options: &WriteOptions, erro
     {
         let list = layout.preference(layout.partition(bucket, key));
         let owners = list.expect("a layout has the partitions of its own buckets").owners();
-        eprint!("{}{}", trace::of_doubt(&layout, owners, unknown), trace::in_logs(unknown.op_id));
+        eprint!("{}{}", trace::of_doubt(&layout, owners, unknown), trace::in_logs("op id", unknown.op_id));
     }
     let failure = Failure::write(error, &layout);
     let quorum = options.quorum.or(bucket.map(|bucket| bucket.quorum));
@@ -101,7 +101,7 @@ fn print(session: &Session, what: &str, key: &[u8], receipt: &Receipt, options: 
     if session.common.trace {
         eprint!("{}", trace::of_write(&layout, receipt));
         if let Some(op_id) = options.op_id {
-            eprint!("{}", trace::in_logs(op_id));
+            eprint!("{}", trace::in_logs("op id", op_id));
         }
     }
     Ok(())

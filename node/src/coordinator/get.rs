@@ -149,6 +149,7 @@ impl Get {
             key: self.route.place.key.clone(),
             context_for: self.context_for,
             deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+            request_id: self.route.request_id,
         };
         let count = count.min(self.unasked.len());
         let asked: Vec<NodeId> = self.unasked.drain(..count).collect();

@@ -3,7 +3,7 @@
 use crate::kernel::{Consistency, Now, WriteOp};
 use crate::planted::{self, Bug};
 use crate::replica::Place;
-use quorate_ring::id::{BucketId, Epoch, Partition};
+use quorate_ring::id::{BucketId, Epoch, OpId, Partition};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Bucket, Durability, KEY_BYTES_MAX, QuorumKind};
 use quorate_ring::version::Context;
@@ -22,6 +22,8 @@ pub struct Route {
     /// On the scale of `Now::mono`.
     pub began: Duration,
     pub deadline: Duration,
+    /// Of a read that is to be followed through the logs.
+    pub request_id: Option<OpId>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +94,10 @@ impl ReadPlan {
     pub fn new(layout: &Layout, now: Now, arrived: Duration, request: &ReadRequest) -> Result<Self, Refusal> {
         let bucket = bucket(layout, request.epoch, request.bucket)?;
         Ok(Self {
-            route: route(layout, bucket, now, arrived, &request.key, request.deadline_ms)?,
+            route: Route {
+                request_id: request.request_id,
+                ..route(layout, bucket, now, arrived, &request.key, request.deadline_ms)?
+            },
             r: request.r.map_or(Ok(bucket.r), |r| r.of(bucket.n))?,
             w: bucket.w,
             quorum: request.quorum.unwrap_or(bucket.quorum),
@@ -127,7 +132,7 @@ fn route(
         return Err(Refusal::DeadlinePassed);
     }
     let place = Place { bucket: bucket.id, key: key.clone() };
-    Ok(Route { partition: layout.partition(bucket, key), place, began, deadline })
+    Ok(Route { partition: layout.partition(bucket, key), place, began, deadline, request_id: None })
 }
 
 pub fn check_key(key: &[u8]) -> Result<(), Refusal> {

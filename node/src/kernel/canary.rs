@@ -132,6 +132,7 @@ impl<S: Storage> Kernel<S> {
                 key: place.key.clone(),
                 context_for: None,
                 deadline_ms: LOOK_PATIENCE.as_millis() as u32,
+                request_id: None,
             });
             self.send_all(number, vec![(peer, fetch)], effects);
         }

@@ -21,6 +21,7 @@ fn read() -> Event {
         quorum: None,
         blocking_repair: false,
         deadline_ms: 1000,
+        request_id: None,
     });
     Event::Client { from: SessionId(1), request: 1, arrived: Duration::ZERO, message }
 }

@@ -1,4 +1,5 @@
-//! The trail of a write through the logs: its op id, at the client's node, at the coordinator, at each replica.
+//! The trail of a request through the logs, at the client's node, at the coordinator, at each replica: of a write its op
+//! id, of a read the request id, if it has one.
 //!
 //! At level debug, under the target `quorate::request`, so that `log = "info,quorate::request=debug"` shows it and
 //! nothing else. When it is off it costs one look at a flag per batch.
@@ -22,6 +23,11 @@ pub fn event(event: &Event) {
         Event::Client { from, request, message: ClientRequest::Write(write), .. } => {
             tracing::debug!(target: TARGET, op_id = %write.op_id, session = from.0, request, "write taken from a client");
         }
+        Event::Client { from, request, message: ClientRequest::Read(read), .. } => {
+            if let Some(request_id) = read.request_id {
+                tracing::debug!(target: TARGET, %request_id, session = from.0, request, "read taken from a client");
+            }
+        }
         Event::PeerRequest { from, request, message, .. } => match message {
             PeerRequest::Coordinate(coordinate) => {
                 let op_id = coordinate.write.op_id;
@@ -33,11 +39,15 @@ pub fn event(event: &Event) {
             PeerRequest::StoreHint(StoreHint { target, replicate }) => replicated(replicate, |dot, op_id| {
                 tracing::debug!(target: TARGET, %op_id, %dot, %from, %target, request = request.0, "hint kept here");
             }),
-            PeerRequest::Greet(_)
-            | PeerRequest::Ping(_)
-            | PeerRequest::Fetch(_)
-            | PeerRequest::Pull(_)
-            | PeerRequest::Sync(_) => {}
+            PeerRequest::Fetch(fetch) => {
+                if let Some(request_id) = fetch.request_id {
+                    tracing::debug!(target: TARGET, %request_id, %from, request = request.0, "read asked of this owner");
+                }
+                if let Some(op_id) = fetch.context_for {
+                    tracing::debug!(target: TARGET, %op_id, %from, request = request.0, "context asked of this owner");
+                }
+            }
+            PeerRequest::Greet(_) | PeerRequest::Ping(_) | PeerRequest::Pull(_) | PeerRequest::Sync(_) => {}
         },
         Event::Started
         | Event::Client { .. }
@@ -61,12 +71,21 @@ pub fn effect(effect: &Effect) {
                 tracing::debug!(target: TARGET, %op_id, %dot, %to, request = request.0, "write sent to an owner");
             });
         }
+        Effect::PeerRequest { to, request, message: PeerRequest::Fetch(fetch) } => {
+            if let Some(request_id) = fetch.request_id {
+                tracing::debug!(target: TARGET, %request_id, %to, request = request.0, "read sent to an owner");
+            }
+        }
         Effect::PeerReply { to, request, message: PeerReply::Replicated(_) } => {
             tracing::debug!(target: TARGET, %to, request = request.0, "write held here: acked");
         }
         Effect::ClientReply { to, request, message: ClientReply::Written(receipt) } => {
             let acks = receipt.acks.len();
             tracing::debug!(target: TARGET, dot = %receipt.dot, session = to.0, request, acks, "write answered: applied");
+        }
+        Effect::ClientReply { to, request, message: ClientReply::Read(answer) } => {
+            let answers = answer.answered.len();
+            tracing::debug!(target: TARGET, session = to.0, request, answers, "read answered");
         }
         Effect::ClientReply { to, request, message: ClientReply::Unknown(uncertain) } => {
             let (acks, needed) = (uncertain.acks.len(), uncertain.needed);

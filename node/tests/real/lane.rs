@@ -130,6 +130,7 @@ pub fn get(key: &str) -> ReadRequest {
         quorum: None,
         blocking_repair: false,
         deadline_ms: 5_000,
+        request_id: None,
     }
 }
 

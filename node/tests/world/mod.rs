@@ -335,6 +335,7 @@ pub fn read(bucket: u32, key: &'static str) -> ReadRequest {
         quorum: None,
         blocking_repair: false,
         deadline_ms: 1_000,
+        request_id: None,
     }
 }
 

@@ -111,6 +111,9 @@ pub struct ReadRequest {
     /// Wait until W owners hold what the read found.
     pub blocking_repair: bool,
     pub deadline_ms: u32,
+    /// Chosen by whoever asks, and logged by every node that takes part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<OpId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -141,6 +141,9 @@ pub struct Fetch {
     /// The context will do, without the values; unless the event of this op id is known here: then the whole object.
     pub context_for: Option<OpId>,
     pub deadline_ms: u32,
+    /// Of the read that this is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<OpId>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

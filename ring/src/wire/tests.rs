@@ -60,6 +60,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         quorum: None,
         blocking_repair: false,
         deadline_ms: 5000,
+        request_id: None,
     };
     client_request("read", ClientRequest::Read(read));
     let partition = Partition { n: 3, index: 7 };

@@ -154,7 +154,16 @@ fn replicate(dot: Dot, object: Bytes) -> Replicate {
 
 fn read() -> ReadRequest {
     let (r, quorum, blocking_repair) = (None, None, false);
-    ReadRequest { epoch: Epoch(1), bucket: BUCKET, key: key(), r, quorum, blocking_repair, deadline_ms: 4_500 }
+    ReadRequest {
+        epoch: Epoch(1),
+        bucket: BUCKET,
+        key: key(),
+        r,
+        quorum,
+        blocking_repair,
+        deadline_ms: 4_500,
+        request_id: None,
+    }
 }
 
 fn found(dot: Dot, value: Bytes) -> ReadAnswer {
@@ -172,5 +181,5 @@ fn found(dot: Dot, value: Bytes) -> ReadAnswer {
 }
 
 fn fetch() -> Fetch {
-    Fetch { epoch: Epoch(1), bucket: BUCKET, key: key(), context_for: None, deadline_ms: 4_500 }
+    Fetch { epoch: Epoch(1), bucket: BUCKET, key: key(), context_for: None, deadline_ms: 4_500, request_id: None }
 }

@@ -97,6 +97,7 @@ impl Op {
                     quorum: self.quorum,
                     blocking_repair: self.blocking,
                     deadline_ms: self.deadline_ms,
+                    request_id: None,
                 });
             }
             Kind::Put => Change::Put { value: self.value.clone(), expires_ms: self.expires_ms },

@@ -23,9 +23,15 @@ fn program(name: &str) -> PathBuf {
 
 impl Lab {
     pub fn up() -> Self {
+        Self::up_with(&[])
+    }
+
+    /// With these variables in the environment of the nodes.
+    pub fn up_with(variables: &[(&str, &str)]) -> Self {
         let mut lab = Self { folder: tempfile::tempdir().unwrap(), guard: None };
         let mut up = Command::new(program("quorate-lab"));
         up.arg("--dir").arg(lab.dir()).args(["up", "--foreground", "--with-parent", "--nodes", "5", "--racks", "3"]);
+        up.envs(variables.iter().copied());
         let mut child = up.stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut said = String::new();
