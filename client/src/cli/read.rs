@@ -55,7 +55,7 @@ pub async fn siblings(session: &Session, key: &OsStr) -> Result<(), Failure> {
 pub async fn read(session: &Session, key: &[u8]) -> Result<ReadAnswer, Failure> {
     let options = session.read_options();
     let result = session.client.get(&session.bucket, key.to_vec(), &options).await;
-    if let (Some(id), false) = (options.request_id, session.common.output.is_json()) {
+    if let Some(id) = options.request_id {
         let steps = result.as_ref().map(|answer| trace::of_read(&session.layout(), answer)).unwrap_or_default();
         eprint!("{steps}{}", trace::in_logs("request id", id));
     }

@@ -45,7 +45,7 @@ impl Session {
     pub fn read_options(&self) -> ReadOptions {
         let Common { deadline, .. } = self.common;
         let via = self.via;
-        let request_id = self.common.trace.then(new_op_id);
+        let request_id = (self.common.trace && !self.common.output.is_json()).then(new_op_id);
         let (r, quorum) = (self.common.r(), self.common.quorum());
         ReadOptions { r, quorum, deadline, via, request_id, ..ReadOptions::default() }
     }

@@ -103,6 +103,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// An owner or a fallback says that it holds what it was given.
+    pub fn is_ack(&self) -> bool {
+        matches!(self, Event::PeerReply { message: PeerReply::Replicated(_), .. })
+    }
+
     /// Asks or brings what is stored, or says that something is, and as a rule has nothing written: of what was drained
     /// together these come first, so that what comes of them need not wait for the commit of the others.
     pub fn comes_first(&self) -> bool {

@@ -1,7 +1,8 @@
 //! The shard kernel: one single-threaded state machine that decides; whoever drives it acts.
 //!
 //! A driver drains its inbox, hands each event to [`Kernel::handle`], then calls [`Kernel::commit`] once, and only then
-//! carries out the effects; those from before anything was staged ([`Kernel::settled`]) it may carry out at once.
+//! carries out the effects; those from before anything was staged ([`Kernel::settled`]) it may carry out at once, and so
+//! those of acks of puts that are committed ([`Kernel::ack_meanwhile`]).
 //! Nothing that carries a dot, a context or a clock leaves before the batch that it stems from is committed: there is no
 //! other way out of here. Inside there is no clock, no entropy, no socket and no lock.
 

@@ -156,9 +156,6 @@ impl<S: Storage> Driver<S> {
                 () = inbox.acks_here(&mut acks) => {}
             }
             let held = std::mem::take(&mut self.effects);
-            if self.trail {
-                acks.iter().for_each(trail::event);
-            }
             for ack in acks.drain(..) {
                 let now = self.links.clock.now();
                 if let Some(other) = self.kernel.ack_meanwhile(now, ack, &mut self.effects) {
@@ -178,10 +175,16 @@ impl<S: Storage> Driver<S> {
             batch.iter().for_each(trail::event);
         }
         for event in batch.drain(..) {
-            if event.comes_first() {
-                self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
-            } else {
+            let now = self.links.clock.now();
+            if !event.comes_first() {
                 self.others.push(event);
+            } else if let Some(event) = self.kernel.ack_meanwhile(now, event, &mut self.effects) {
+                // An ack of something else than a put is work: it would have the reads wait for the disk.
+                if event.is_ack() {
+                    self.others.push(event);
+                } else {
+                    self.kernel.handle(now, event, &mut self.effects)?;
+                }
             }
         }
         if self.kernel.settled() {

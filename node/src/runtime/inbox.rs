@@ -112,11 +112,6 @@ pub enum Drained {
     Closed,
 }
 
-/// An owner or a fallback holds a write.
-fn is_ack(event: &Event) -> bool {
-    matches!(event, Event::PeerReply { message: PeerReply::Replicated(_), .. })
-}
-
 struct Waiting {
     event: Event,
     weight: usize,
@@ -133,7 +128,7 @@ impl Queue {
     fn take_acks(&mut self, acks: &mut Vec<Event>) {
         for _ in 0..self.waiting.len() {
             let Some(waiting) = self.waiting.pop_front() else { return };
-            if is_ack(&waiting.event) {
+            if waiting.event.is_ack() {
                 self.bytes -= waiting.weight;
                 acks.push(waiting.event);
             } else {
@@ -324,6 +319,8 @@ impl Inbox {
                 state.urgent.take_acks(acks);
                 if !acks.is_empty() {
                     state.sleep = Sleep::Awake;
+                    drop(state);
+                    self.room.notify_waiters();
                     return;
                 }
                 state.sleep = Sleep::Commit;
@@ -367,7 +364,7 @@ impl Inbox {
     }
 
     fn put(&self, mut state: MutexGuard<'_, State>, event: Event) {
-        let (weight, ack) = (weight(&event), is_ack(&event));
+        let (weight, ack) = (weight(&event), event.is_ack());
         let queue = state.queue(class(&event));
         queue.bytes += weight;
         queue.waiting.push_back(Waiting { event, weight, since: Instant::now() });

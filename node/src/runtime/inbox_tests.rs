@@ -178,7 +178,7 @@ async fn acks_are_taken_during_a_commit_and_nothing_else_is() {
     inbox.try_deliver(ack()).unwrap();
     let mut acks = Vec::new();
     inbox.acks_here(&mut acks).await;
-    assert!(acks.len() == 2 && acks.iter().all(is_ack));
+    assert!(acks.len() == 2 && acks.iter().all(Event::is_ack));
     let (waiting, mut late) = (inbox.clone(), Vec::new());
     let waits = tokio::spawn(async move {
         waiting.acks_here(&mut late).await;

@@ -87,6 +87,9 @@ pub fn effect(effect: &Effect) {
             let answers = answer.answered.len();
             tracing::debug!(target: TARGET, session = to.0, request, answers, "read answered");
         }
+        Effect::ClientReply { to, request, message: ClientReply::Refused(refusal) } => {
+            tracing::debug!(target: TARGET, session = to.0, request, %refusal, "refused");
+        }
         Effect::ClientReply { to, request, message: ClientReply::Unknown(uncertain) } => {
             let (acks, needed) = (uncertain.acks.len(), uncertain.needed);
             tracing::debug!(target: TARGET, session = to.0, request, acks, needed, "write answered: unknown");

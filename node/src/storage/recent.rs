@@ -1,8 +1,8 @@
 //! Objects that were read or written not long ago, in memory: looking one up here costs a fraction of what it does in
 //! RocksDB's buffers, which hold every version of a row, or in blocks of files.
 //!
-//! What is here is what the database holds. A row that is read goes in under the lock under which it was read; a batch goes
-//! in after it was written. So a batch that is written while a row of it is read puts the newer one over the older.
+//! What is here is what the database holds. A batch goes in after it was written; a row that was read goes in only if no
+//! row of its part was written since before it was read. So an older row never takes the place of a newer one.
 
 use super::{Row, Table};
 use bytes::Bytes;
@@ -17,8 +17,8 @@ const PARTS: usize = 16;
 const ENTRY_BYTES: u64 = 160;
 /// Larger rows stay out: copying them costs what finding them costs.
 const ROW_BYTES_MAX: usize = 64 * 1024;
-/// For the first size of the tables, which grow.
-const ROW_BYTES_USUAL: usize = 4 * 1024;
+/// For how many rows that went out are remembered, so that they stay when they come again.
+const ROW_BYTES_USUAL: usize = 512;
 
 #[derive(Clone, Copy, Debug)]
 struct Bytewise;
@@ -29,7 +29,11 @@ impl Weighter<Box<[u8]>, Bytes> for Bytewise {
     }
 }
 
-type Part = Cache<Box<[u8]>, Bytes, Bytewise>;
+struct Part {
+    rows: Cache<Box<[u8]>, Bytes, Bytewise>,
+    /// Rows of this part that were written.
+    written: u64,
+}
 
 pub(super) struct Recent {
     parts: [Mutex<Part>; PARTS],
@@ -42,7 +46,7 @@ impl Recent {
     pub fn new(bytes_max: usize) -> Self {
         let part = |_| {
             let (rows, bytes) = (bytes_max / PARTS / ROW_BYTES_USUAL, bytes_max / PARTS);
-            Mutex::new(Cache::with_weighter(rows, bytes as u64, Bytewise))
+            Mutex::new(Part { rows: Cache::with_weighter(rows, bytes as u64, Bytewise), written: 0 })
         };
         Self { parts: std::array::from_fn(part), hasher: DefaultHashBuilder::default(), bytes_max }
     }
@@ -57,13 +61,19 @@ impl Recent {
         if self.bytes_max == 0 {
             return read();
         }
-        let mut part = self.part(key);
-        if let Some(row) = part.get(key) {
-            return Ok(Some(row.clone()));
-        }
+        let written = {
+            let part = self.part(key);
+            if let Some(row) = part.rows.get(key) {
+                return Ok(Some(row.clone()));
+            }
+            part.written
+        };
         let row = read()?;
         if let Some(row) = row.as_ref().filter(|row| row.len() <= ROW_BYTES_MAX) {
-            part.insert(key.into(), row.clone());
+            let mut part = self.part(key);
+            if part.written == written {
+                part.rows.insert(key.into(), row.clone());
+            }
         }
         Ok(row)
     }
@@ -72,11 +82,12 @@ impl Recent {
     pub fn written(&self, rows: &[Row]) {
         for row in rows.iter().filter(|row| row.table == Table::Objects && self.bytes_max > 0) {
             let mut part = self.part(&row.key);
+            part.written += 1;
             match row.value.as_ref().filter(|value| value.len() <= ROW_BYTES_MAX) {
                 // A copy: what is to be written is often a part of the message that brought it.
-                Some(value) => part.insert(row.key[..].into(), Bytes::copy_from_slice(value)),
+                Some(value) => part.rows.insert(row.key[..].into(), Bytes::copy_from_slice(value)),
                 None => {
-                    part.remove(&row.key[..]);
+                    part.rows.remove(&row.key[..]);
                 }
             }
         }
@@ -84,7 +95,7 @@ impl Recent {
 
     /// What it holds, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.lock().expect("nothing panics while it holds a part").weight()).sum()
+        self.parts.iter().map(|part| part.lock().expect("nothing panics while it holds a part").rows.weight()).sum()
     }
 }
 
@@ -113,6 +124,24 @@ mod tests {
         recent.written(&[row(b"a", None)]);
         assert_eq!(recent.get(b"a", || NOTHING), Ok(None));
         assert_eq!(recent.get(b"a", || Err(())), Err(()), "a row that cannot be read is an error");
+    }
+
+    #[test]
+    fn what_was_read_before_a_write_does_not_take_its_place() {
+        let recent = Recent::new(1 << 20);
+        let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
+        let read = || {
+            recent.written(&[row(b"a", Some(new.clone()))]);
+            Ok::<_, ()>(Some(old.clone()))
+        };
+        assert_eq!(recent.get(b"a", read), Ok(Some(old.clone())));
+        assert_eq!(recent.get(b"a", || Err(())), Ok(Some(new)));
+        let read = || {
+            recent.written(&[row(b"b", None)]);
+            Ok::<_, ()>(Some(old.clone()))
+        };
+        assert_eq!(recent.get(b"b", read), Ok(Some(old.clone())));
+        assert_eq!(recent.get(b"b", || NOTHING), Ok(None));
     }
 
     #[test]
