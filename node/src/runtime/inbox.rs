@@ -19,7 +19,7 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Of each batch in which repair has its turn, so many events are left to it, however busy the clients are.
 const BATCH_REPAIR_MIN: usize = 16;
 /// A turn of repair while there are clients: short, as the next of them may come right behind it.
-const TURN_EVENTS: usize = 64;
+const TURN_EVENTS: usize = 8;
 const TURN_BYTES: usize = 16 * 1024;
 /// And while there are none.
 const TURN_BYTES_ALONE: usize = 1024 * 1024;
