@@ -53,7 +53,7 @@ pub fn of_doubt(layout: &Layout, owners: &[NodeId], unknown: &Unknown) -> String
     timeline(layout, &head, ["COMMITTED", "ACKED"], &parts, waited_us)
 }
 
-/// How to find the same write in the logs of the nodes.
+/// How to find the same request in the logs of the nodes; `what` is its id: an op id, or a request id.
 pub fn in_logs(what: &str, id: OpId) -> String {
     format!("{what} {id}; nodes that log quorate::request=debug say what they did for it\n")
 }
