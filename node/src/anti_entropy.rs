@@ -250,6 +250,7 @@ impl Replica {
     ) -> Result<Collected, StorageError> {
         let mut left = cut_max;
         let mut moved = false;
+        self.settled.clone_from(settled);
         for (actor, seq) in settled.iter() {
             let floor = self.floor.seq(actor);
             if seq > floor && left > 0 {

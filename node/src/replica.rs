@@ -49,6 +49,9 @@ pub struct Replica {
     pub(crate) clock: Clock,
     /// The log below is gone; never above the clock's own base.
     pub(crate) floor: Context,
+    /// What every owner had seen when that was last looked at: once superseded, the op ids of such events need not be
+    /// told.
+    pub(crate) settled: Context,
     /// Full syncs under way, by source.
     pub(crate) syncs: BTreeMap<NodeId, Sync>,
     /// Sources that were copied to the end since this node may have forgotten.
@@ -108,6 +111,7 @@ impl Replica {
             partition,
             clock: Clock::from_base(&floor),
             floor,
+            settled: Context::new(),
             syncs: BTreeMap::new(),
             copied: BTreeSet::new(),
             own: ActorId(0),
@@ -146,19 +150,26 @@ impl Replica {
         row.map(|bytes| Object::decode(&bytes).map_err(corrupt_record)).transpose()
     }
 
-    /// What this replica knows of a key, encoded, as it goes to a peer.
+    /// All that this replica knows of a key, encoded: "absent" is said with the base of its clock.
     pub fn known_record<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Bytes, StorageError> {
         let row = store.get(Table::Objects, &self.object_key(place))?;
         Ok(row.unwrap_or_else(|| Object::absent(self.clock.base()).encode()))
     }
 
-    /// What this replica knows of a key: "absent" is said with the base of its clock.
-    pub fn known<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Object, StorageError> {
-        Ok(self.stored(store, place)?.unwrap_or_else(|| Object::absent(self.clock.base())))
+    /// What this replica answers to a reader of a key, encoded: without the op ids that every owner knows.
+    pub fn answer_record<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Bytes, StorageError> {
+        Object::unsettled_record(&self.known_record(store, place)?, &self.settled).map_err(corrupt_record)
+    }
+
+    /// The same, decoded.
+    pub fn answer<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Object, StorageError> {
+        let row = store.get(Table::Objects, &self.object_key(place))?;
+        let object = row.map(|bytes| Object::decode_unsettled(&bytes, &self.settled)).transpose();
+        Ok(object.map_err(corrupt_record)?.unwrap_or_else(|| Object::absent(self.clock.base())))
     }
 
     /// Mints the next dot of `actor` for a write to `object`, which is what is stored of the key; stages object and log
-    /// entry. Returns the dot, and the object's record.
+    /// entry. Returns the dot, and the record that the other owners are to get.
     pub fn mint<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
@@ -169,10 +180,14 @@ impl Replica {
     ) -> (Dot, Bytes) {
         let dot = Dot(actor, self.clock.max(actor) + 1);
         assert!(!self.floor.covers(dot), "{dot} of {} is minted below the floor", self.partition);
+        // Who erased a tombstone is to be told all that it knew: see `Erasable::revived`.
+        let buried = object.is_tombstone();
         object.write(dot, (write.op_id, write.hlc), &write.seen, write.content);
         let record = self.stage(store, place, object);
         self.enter(store, place, object, dot);
-        (dot, record)
+        let settled = if buried { &Context::new() } else { &self.settled };
+        let told = Object::unsettled_record(&record, settled).expect("the record was made right here");
+        (dot, told)
     }
 
     /// Merges what another replica sent, and stages the outcome. `dots` are events of this key that the object

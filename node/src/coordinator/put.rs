@@ -21,7 +21,7 @@ pub struct Minted {
     pub node: NodeId,
     pub dot: Dot,
     pub hlc: Hlc,
-    /// The whole object, encoded.
+    /// The object as the other owners are to get it, encoded.
     pub object: Bytes,
     pub context: ContextToken,
     pub siblings: u32,

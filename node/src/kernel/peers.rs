@@ -257,13 +257,14 @@ impl<S: Storage> Kernel<S> {
             return Ok(Err(Refusal::DeadlinePassed));
         }
         let replica = &self.replicas[&partition];
-        let mut object = replica.known_record(&self.store, &place)?;
-        if let Some(op_id) = message.context_for {
-            let known = Object::decode(&object).map_err(corrupt_record)?;
-            if known.event_of(op_id).is_none() {
-                object = known.context_only().encode();
+        let object = match message.context_for {
+            None => replica.answer_record(&self.store, &place)?,
+            Some(op_id) => {
+                let record = replica.known_record(&self.store, &place)?;
+                let known = Object::decode(&record).map_err(corrupt_record)?;
+                if known.event_of(op_id).is_none() { known.context_only().encode() } else { record }
             }
-        }
+        };
         let took_us = now.mono.saturating_sub(arrived).as_micros() as u64;
         Ok(Ok(PeerReply::Fetched(Fetched { object, took_us })))
     }

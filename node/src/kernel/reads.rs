@@ -40,7 +40,7 @@ impl<S: Storage> Kernel<S> {
         };
         let route = plan.route.clone();
         let own = match self.replicas.get(&route.partition).filter(|_| !self.config.rebuilding) {
-            Some(replica) => Some((self.config.node, replica.known(&self.store, &route.place)?)),
+            Some(replica) => Some((self.config.node, replica.answer(&self.store, &route.place)?)),
             None => None,
         };
         let others = self.reachable_others(now, route.partition);

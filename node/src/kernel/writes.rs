@@ -79,7 +79,7 @@ impl<S: Storage> Kernel<S> {
     fn gather(&mut self, now: Now, write: PendingWrite, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
         let route = write.plan.route.clone();
         let replica = self.replicas.get(&route.partition).expect("only owners gather");
-        let own = replica.known(&self.store, &route.place)?;
+        let own = replica.answer(&self.store, &route.place)?;
         let others = self.reachable_others(now, route.partition);
         let epoch = self.layout.epoch();
         // Strict, whatever the quorum of the write: a gathering that misses what was acknowledged is none.

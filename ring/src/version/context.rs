@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct Context(Vec<(ActorId, u64)>);
 
 impl From<Vec<(ActorId, u64)>> for Context {
-    /// From outside: sorted again, the greater seq of a repeated actor wins, zeros go.
+    /// From outside: sorted again if need be, the greater seq of a repeated actor wins, zeros go.
     fn from(entries: Vec<(ActorId, u64)>) -> Self {
-        entries.into_iter().collect()
+        let in_order = entries.is_sorted_by(|(a, _), (b, _)| a < b) && entries.iter().all(|(_, seq)| *seq > 0);
+        if in_order { Self(entries) } else { entries.into_iter().collect() }
     }
 }
 

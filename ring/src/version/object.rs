@@ -227,13 +227,28 @@ impl Object {
         self.past_ops.drain(..excess);
     }
 
-    /// The record as it is stored and sent.
+    /// The record as it is stored.
     pub fn encode(&self) -> Bytes {
         record::encode(self)
     }
 
+    /// A record as it goes to other owners with a write or to a reader: without the op ids of superseded events that
+    /// every owner has seen by now, and so knows itself.
+    pub fn unsettled_record(record: &Bytes, settled: &Context) -> Result<Bytes, RecordError> {
+        record::unsettled(record, settled)
+    }
+
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let Parts { mut siblings, context, past_ops } = record::decode(bytes)?;
+        Self::decode_keeping(bytes, |_| true)
+    }
+
+    /// As [`Object::unsettled_record`] has it.
+    pub fn decode_unsettled(bytes: &[u8], settled: &Context) -> Result<Self, RecordError> {
+        Self::decode_keeping(bytes, |dot| !settled.covers(dot))
+    }
+
+    fn decode_keeping(bytes: &[u8], kept: impl Fn(Dot) -> bool) -> Result<Self, RecordError> {
+        let Parts { mut siblings, context, past_ops } = record::decode(bytes, kept)?;
         siblings.sort_unstable_by_key(|(d, _)| *d);
         siblings.dedup_by_key(|(d, _)| *d);
         if let Some((dot, _)) = siblings.iter().find(|(d, _)| d.seq() == 0 || !context.covers(*d)) {

@@ -74,7 +74,7 @@ fn golden_bytes() {
     let seen = object.context().clone();
     put(&mut object, Dot(A, 2), &seen, 2);
     let hex: String = object.encode().iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, include_str!("../../golden/object_v1.hex").trim());
+    assert_eq!(hex, include_str!("../../golden/object_v2.hex").trim());
     assert_eq!(Object::decode(&object.encode()), Ok(object));
 }
 
@@ -97,8 +97,56 @@ fn a_record_that_is_cut_anywhere_is_refused() {
     for length in 1..bytes.len() {
         assert_eq!(Object::decode(&bytes[..length]), Err(RecordError::Short), "{length} bytes");
     }
-    let endless = [&[1][..], &[0xff; 4], &[0; 100]].concat();
+    let endless = [&[RECORD_VERSION][..], &[0xff; 4], &[0; 100]].concat();
     assert_eq!(Object::decode(&endless), Err(RecordError::Short));
+}
+
+#[test]
+fn numbers_and_places_that_are_none_are_refused() {
+    let malformed = |bytes: &[u8]| matches!(Object::decode(bytes), Err(RecordError::Malformed(_)));
+    let long = |last: u8| [&[RECORD_VERSION][..], &[0xff; 9], &[last], &[0; 100]].concat();
+    assert!(malformed(&long(2)) && malformed(&long(0x81)), "more than 64 bits");
+    assert_eq!(Object::decode(&long(1)), Err(RecordError::Short), "64 bits");
+    // No actors, no siblings, and a past op of the first actor.
+    let mut nobody = vec![RECORD_VERSION, 0, 0, 5, 0, 1];
+    nobody.extend([7; 16]);
+    assert!(malformed(&nobody));
+    // The second is later than the first by more than there is time.
+    let mut late = vec![RECORD_VERSION, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 0];
+    for _ in 0..2 {
+        late.extend([&[0xff; 9][..], &[1, 0, 1], &[7; 16]].concat());
+    }
+    assert!(malformed(&late));
+}
+
+#[test]
+fn what_every_owner_knows_need_not_be_sent() {
+    let mut object = Object::default();
+    for seq in 1..=3 {
+        let seen = object.context().clone();
+        put(&mut object, Dot(A, seq), &seen, seq as u8);
+    }
+    let seen = object.context().clone();
+    put(&mut object, Dot(B, 1), &seen, 4);
+    let record = object.encode();
+    let sent = |settled: &Context| {
+        let record = Object::unsettled_record(&record, settled).expect("it was just written");
+        let decoded = Object::decode(&record).expect("it is a record");
+        assert_eq!(Object::decode_unsettled(&object.encode(), settled), Ok(decoded.clone()));
+        decoded
+    };
+    assert_eq!(sent(&Context::new()), object);
+    let settled = Context::of(Dot(A, 2));
+    assert_eq!(sent(&settled).past_ops().iter().map(|past| past.dot).collect::<Vec<_>>(), [Dot(A, 3)]);
+    assert_eq!((sent(&settled).siblings(), sent(&settled).context()), (object.siblings(), object.context()));
+    // Whoever has seen what is settled is as wise as after the whole object.
+    let mut owner = Object::default();
+    for seq in 1..=2 {
+        let seen = owner.context().clone();
+        put(&mut owner, Dot(A, seq), &seen, seq as u8);
+    }
+    owner.merge(&sent(&settled), |_| false);
+    assert_eq!(owner, object);
 }
 
 /// One step in the life of a key on three owners.
@@ -166,6 +214,13 @@ proptest! {
             prop_assert_eq!(shown, want);
             prop_assert_eq!(owner, &owners[0]);
             prop_assert_eq!(&Object::decode(&owner.encode()).unwrap(), owner);
+            for settled in [Context::of(Dot(A, 2)), owner.context().clone()] {
+                let sent = Object::unsettled_record(&owner.encode(), &settled).unwrap();
+                let kept = owner.past_ops().iter().filter(|past| !settled.covers(past.dot)).copied();
+                let decoded = Object::decode(&sent).unwrap();
+                prop_assert_eq!(decoded.past_ops(), kept.collect::<Vec<_>>());
+                prop_assert_eq!(Ok(decoded), Object::decode_unsettled(&owner.encode(), &settled));
+            }
         }
     }
 

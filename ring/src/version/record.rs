@@ -1,52 +1,88 @@
 //! The record of an object, byte for byte: as it is stored, and as it travels. Every write encodes one and decodes a few,
-//! so it is spelled out here rather than left to a general format. Numbers are big-endian.
+//! so it is spelled out here rather than left to a general format.
 //!
 //! ```text
 //! version(u8)
-//! siblings(u32), each: actor(u64) seq(u64) hlc(u64) 0(u8), or 1(u8) expires(u64); op id(16) length(u32) value
-//! context(u32), each: actor(u64) seq(u64)
-//! past ops, up to the end, each: hlc(u64) actor(u64) seq(u64) op id(16)
+//! actors(n), in order, each: actor(u64) seq(n), which is 0 if the context has none of it
+//! siblings(n), each: place(n) seq(n) hlc(u64) 0(u8), or 1(u8) expires(n); op id(16) length(n) value
+//! past ops, up to the end, each: hlc, less that of the one before it (n) place(n) seq(n) op id(16)
 //! ```
+//!
+//! A place is that of an actor among the actors. `u64` is big-endian; `n` has seven bits in each byte, the least first,
+//! and the upper bit in all but the last (LEB128).
 
 use super::{Content, Context, Dot, Hlc, Object, PastOp, RecordError};
 use crate::id::{ActorId, OpId};
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 
 /// Version of the layout, the first byte.
-pub(super) const RECORD_VERSION: u8 = 1;
-/// Of a sibling, without its expiry and its value.
-const SIBLING_BYTES: usize = 8 + 8 + 8 + 1 + 16 + 4;
-const ENTRY_BYTES: usize = 8 + 8;
-const PAST_OP_BYTES: usize = 8 + 8 + 8 + 16;
+pub(super) const RECORD_VERSION: u8 = 2;
+/// The least that they take.
+const ACTOR_BYTES: usize = 8 + 1;
+const SIBLING_BYTES: usize = 1 + 1 + 8 + 1 + 16 + 1;
+const PAST_OP_BYTES: usize = 1 + 1 + 1 + 16;
+/// What a sibling and a past op may take beyond that, seldom reached: a guess for the size of a buffer.
+const NUMBER_BYTES: usize = 10;
 
 pub(super) fn encode(object: &Object) -> Bytes {
-    let values: usize = object.siblings().iter().map(|(_, c)| SIBLING_BYTES + 8 + c.value.len()).sum();
-    let rest = object.context().len() * ENTRY_BYTES + object.past_ops().len() * PAST_OP_BYTES;
-    let mut out = Vec::with_capacity(1 + 4 + values + 4 + rest);
-    out.put_u8(RECORD_VERSION);
-    out.put_u32(object.siblings().len() as u32);
+    let actors = actors(object);
+    let values: usize = object.siblings().iter().map(|(_, c)| SIBLING_BYTES + NUMBER_BYTES + c.value.len()).sum();
+    let rest = actors.len() * (ACTOR_BYTES + 4) + object.past_ops().len() * (PAST_OP_BYTES + NUMBER_BYTES);
+    let mut out = Vec::with_capacity(1 + 1 + values + 1 + rest);
+    out.push(RECORD_VERSION);
+    put_number(&mut out, actors.len() as u64);
+    for (actor, seq) in &actors {
+        out.extend_from_slice(&actor.0.to_be_bytes());
+        put_number(&mut out, *seq);
+    }
+    put_number(&mut out, object.siblings().len() as u64);
     for (dot, content) in object.siblings() {
-        put_dot(&mut out, *dot);
-        out.put_u64(content.hlc.0);
-        out.put_u8(u8::from(content.expires_ms.is_some()));
-        content.expires_ms.iter().for_each(|at| out.put_u64(*at));
-        out.put_slice(&content.op_id.0);
-        out.put_u32(content.value.len() as u32);
-        out.put_slice(&content.value);
+        put_dot(&mut out, &actors, *dot);
+        out.extend_from_slice(&content.hlc.0.to_be_bytes());
+        out.push(u8::from(content.expires_ms.is_some()));
+        content.expires_ms.iter().for_each(|at| put_number(&mut out, *at));
+        out.extend_from_slice(&content.op_id.0);
+        put_number(&mut out, content.value.len() as u64);
+        out.extend_from_slice(&content.value);
     }
-    out.put_u32(object.context().len() as u32);
-    object.context().iter().for_each(|(actor, seq)| put_dot(&mut out, Dot(actor, seq)));
-    for past in object.past_ops() {
-        out.put_u64(past.hlc.0);
-        put_dot(&mut out, past.dot);
-        out.put_slice(&past.op_id.0);
-    }
+    put_past_ops(&mut out, &actors, object.past_ops());
     Bytes::from(out)
 }
 
-fn put_dot(out: &mut Vec<u8>, Dot(actor, seq): Dot) {
-    out.put_u64(actor.0);
-    out.put_u64(seq);
+/// Every actor that a record names, in order, with what the context covers of it.
+fn actors(object: &Object) -> Vec<(ActorId, u64)> {
+    let mut actors: Vec<_> = object.context().iter().collect();
+    let siblings = object.siblings().iter().map(|(dot, _)| dot.actor());
+    for actor in siblings.chain(object.past_ops().iter().map(|past| past.dot.actor())) {
+        if let Err(place) = actors.binary_search_by_key(&actor, |(a, _)| *a) {
+            actors.insert(place, (actor, 0));
+        }
+    }
+    actors
+}
+
+fn put_past_ops(out: &mut Vec<u8>, actors: &[(ActorId, u64)], past_ops: &[PastOp]) {
+    let mut before = 0;
+    for past in past_ops {
+        put_number(out, past.hlc.0 - before);
+        put_dot(out, actors, past.dot);
+        out.extend_from_slice(&past.op_id.0);
+        before = past.hlc.0;
+    }
+}
+
+fn put_dot(out: &mut Vec<u8>, actors: &[(ActorId, u64)], Dot(actor, seq): Dot) {
+    let place = actors.iter().position(|(a, _)| *a == actor).expect("every actor is among them");
+    put_number(out, place as u64);
+    put_number(out, seq);
+}
+
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 /// The parts of a record, as they were written: nothing about them is checked but that they are whole.
@@ -56,35 +92,62 @@ pub(super) struct Parts {
     pub past_ops: Vec<PastOp>,
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Parts, RecordError> {
-    let (version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
-    if *version != RECORD_VERSION {
-        return Err(RecordError::Version(*version));
-    }
-    let mut reader = Reader(rest);
+/// Of the past ops, those whose dots are to be `kept`.
+pub(super) fn decode(bytes: &[u8], kept: impl Fn(Dot) -> bool) -> Result<Parts, RecordError> {
+    let mut reader = Reader::new(bytes)?;
+    let actors = reader.actors()?;
     let count = reader.count(SIBLING_BYTES)?;
     let mut siblings = Vec::with_capacity(count);
     for _ in 0..count {
-        siblings.push(reader.sibling()?);
+        let (dot, content) = reader.sibling(&actors)?;
+        let value = Bytes::copy_from_slice(content.value);
+        let Raw { hlc, expires_ms, op_id, .. } = content;
+        siblings.push((dot, Content { value, hlc, expires_ms, op_id }));
     }
-    let count = reader.count(ENTRY_BYTES)?;
-    let mut entries = Vec::with_capacity(count);
-    for _ in 0..count {
-        let Dot(actor, seq) = reader.dot()?;
-        entries.push((actor, seq));
+    let past_ops = reader.past_ops(&actors, kept)?;
+    Ok(Parts { siblings, context: Context::from(actors), past_ops })
+}
+
+/// The same record without the past ops that `settled` covers; the same bytes, if it covers none.
+pub(super) fn unsettled(bytes: &Bytes, settled: &Context) -> Result<Bytes, RecordError> {
+    let mut reader = Reader::new(bytes)?;
+    let actors = reader.actors()?;
+    for _ in 0..reader.count(SIBLING_BYTES)? {
+        reader.sibling(&actors)?;
     }
-    let mut past_ops = Vec::with_capacity(reader.0.len() / PAST_OP_BYTES);
-    while !reader.0.is_empty() {
-        let hlc = Hlc(reader.number()?);
-        past_ops.push(PastOp { hlc, dot: reader.dot()?, op_id: reader.op_id()? });
+    let behind = reader.0.len();
+    let mut all = 0;
+    let past_ops = reader.past_ops(&actors, |dot| {
+        all += 1;
+        !settled.covers(dot)
+    })?;
+    if past_ops.len() == all {
+        return Ok(bytes.clone());
     }
-    Ok(Parts { siblings, context: Context::from(entries), past_ops })
+    let head = &bytes[..bytes.len() - behind];
+    let mut out = Vec::with_capacity(head.len() + past_ops.len() * (PAST_OP_BYTES + NUMBER_BYTES));
+    out.extend_from_slice(head);
+    put_past_ops(&mut out, &actors, &past_ops);
+    Ok(Bytes::from(out))
+}
+
+/// A sibling as it lies in a record.
+struct Raw<'a> {
+    value: &'a [u8],
+    hlc: Hlc,
+    expires_ms: Option<u64>,
+    op_id: OpId,
 }
 
 /// What is left of a record.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        let (version, rest) = bytes.split_first().ok_or(RecordError::Empty)?;
+        if *version == RECORD_VERSION { Ok(Self(rest)) } else { Err(RecordError::Version(*version)) }
+    }
+
     fn take<const N: usize>(&mut self) -> Result<&'a [u8; N], RecordError> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(RecordError::Short)?;
         self.0 = rest;
@@ -92,34 +155,87 @@ impl<'a> Reader<'a> {
     }
 
     fn number(&mut self) -> Result<u64, RecordError> {
+        if let [byte @ 0..=0x7f, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
+        let mut number = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let [byte] = *self.take()?;
+            let bits = u64::from(byte & 0x7f);
+            number |= bits << shift;
+            if number >> shift != bits {
+                break;
+            }
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(RecordError::Malformed("a number has more than 64 bits".to_string()))
+    }
+
+    fn u64(&mut self) -> Result<u64, RecordError> {
         self.take().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
     /// How many items follow. No more than there are bytes for: memory is taken for so many.
     fn count(&mut self, item_bytes: usize) -> Result<usize, RecordError> {
-        let count = u32::from_be_bytes(*self.take()?) as usize;
+        let count = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         if count > self.0.len() / item_bytes { Err(RecordError::Short) } else { Ok(count) }
     }
 
-    fn dot(&mut self) -> Result<Dot, RecordError> {
-        Ok(Dot(ActorId(self.number()?), self.number()?))
+    fn actors(&mut self) -> Result<Vec<(ActorId, u64)>, RecordError> {
+        let count = self.count(ACTOR_BYTES)?;
+        let mut actors = Vec::with_capacity(count);
+        for _ in 0..count {
+            actors.push((ActorId(self.u64()?), self.number()?));
+        }
+        Ok(actors)
+    }
+
+    fn dot(&mut self, actors: &[(ActorId, u64)]) -> Result<Dot, RecordError> {
+        let place = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+        let unknown = || RecordError::Malformed(format!("it names actor {place} of {}", actors.len()));
+        let (actor, _) = actors.get(place).ok_or_else(unknown)?;
+        Ok(Dot(*actor, self.number()?))
     }
 
     fn op_id(&mut self) -> Result<OpId, RecordError> {
         self.take().map(|bytes| OpId(*bytes))
     }
 
-    fn sibling(&mut self) -> Result<(Dot, Content), RecordError> {
-        let (dot, hlc) = (self.dot()?, Hlc(self.number()?));
+    fn sibling(&mut self, actors: &[(ActorId, u64)]) -> Result<(Dot, Raw<'a>), RecordError> {
+        let (dot, hlc) = (self.dot(actors)?, Hlc(self.u64()?));
         let expires_ms = match self.take::<1>()? {
             [0] => None,
             [1] => Some(self.number()?),
             [other] => return Err(RecordError::Expiry(*other)),
         };
         let op_id = self.op_id()?;
-        let length = u32::from_be_bytes(*self.take()?) as usize;
-        let (value, rest) = self.0.split_at_checked(length).ok_or(RecordError::Short)?;
+        let length = self.count(1)?;
+        let (value, rest) = self.0.split_at(length);
         self.0 = rest;
-        Ok((dot, Content { value: Bytes::copy_from_slice(value), hlc, expires_ms, op_id }))
+        Ok((dot, Raw { value, hlc, expires_ms, op_id }))
+    }
+
+    fn past_ops(
+        &mut self,
+        actors: &[(ActorId, u64)],
+        mut kept: impl FnMut(Dot) -> bool,
+    ) -> Result<Vec<PastOp>, RecordError> {
+        let mut past_ops = Vec::new();
+        let mut hlc = Hlc(0);
+        while !self.0.is_empty() {
+            let later = hlc.0.checked_add(self.number()?);
+            hlc = Hlc(later.ok_or_else(|| RecordError::Malformed("a time has more than 64 bits".to_string()))?);
+            let (dot, op_id) = (self.dot(actors)?, self.op_id()?);
+            if kept(dot) {
+                if past_ops.is_empty() {
+                    past_ops.reserve_exact(1 + self.0.len() / PAST_OP_BYTES);
+                }
+                past_ops.push(PastOp { hlc, dot, op_id });
+            }
+        }
+        Ok(past_ops)
     }
 }
