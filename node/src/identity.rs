@@ -20,7 +20,7 @@ const FILE: &str = "identity.toml";
 const DATABASE: &str = "db";
 /// There while the node runs; says under which boot of the machine.
 const RUNNING: &str = "running.toml";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Who a node is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,6 +22,8 @@ pub enum Bug {
     NonOwnerCounted,
     OverwriteInsteadOfMerge,
     RepairSkipsEmpty,
+    /// An object lets the op ids of superseded events go as soon as every owner has seen them.
+    SettledOpForgotten,
     /// From here on, those of the model.
     GcOwnDot,
     AckForgetsMore,
@@ -40,7 +42,7 @@ mod on {
     use std::cell::Cell;
 
     impl Bug {
-        pub const ALL: [Bug; 20] = [
+        pub const ALL: [Bug; 21] = [
             Bug::AckBeforeCommit,
             Bug::AckAtWMinusOne,
             Bug::CoordinatorCountedTwice,
@@ -52,6 +54,7 @@ mod on {
             Bug::NonOwnerCounted,
             Bug::OverwriteInsteadOfMerge,
             Bug::RepairSkipsEmpty,
+            Bug::SettledOpForgotten,
             Bug::GcOwnDot,
             Bug::AckForgetsMore,
             Bug::ServeAfterWipe,
@@ -76,6 +79,7 @@ mod on {
                 Bug::NonOwnerCounted => "non-owner-counted",
                 Bug::OverwriteInsteadOfMerge => "overwrite-instead-of-merge",
                 Bug::RepairSkipsEmpty => "repair-skips-empty",
+                Bug::SettledOpForgotten => "settled-op-forgotten",
                 Bug::GcOwnDot => "gc-own-dot",
                 Bug::AckForgetsMore => "ack-forgets-more",
                 Bug::ServeAfterWipe => "serve-after-wipe",

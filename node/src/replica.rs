@@ -156,7 +156,7 @@ impl Replica {
         Ok(row.unwrap_or_else(|| Object::absent(self.clock.base()).encode()))
     }
 
-    /// What this replica answers to a reader of a key, encoded: without the op ids that every owner knows.
+    /// What this replica answers to a reader of a key, encoded: without op ids that every owner has seen.
     pub fn answer_record<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Bytes, StorageError> {
         Object::unsettled_record(&self.known_record(store, place)?, &self.settled).map_err(corrupt_record)
     }
@@ -180,9 +180,15 @@ impl Replica {
     ) -> (Dot, Bytes) {
         let dot = Dot(actor, self.clock.max(actor) + 1);
         assert!(!self.floor.covers(dot), "{dot} of {} is minted below the floor", self.partition);
-        // Who erased a tombstone is to be told all that it knew: see `Erasable::revived`.
-        let buried = object.is_tombstone();
+        // Some owner may have erased it by now. So all that it knew is told, and once more when all have seen the write.
+        let buried = object.siblings().iter().all(|(_, content)| content.expired(write.hlc.wall_ms()));
+        if buried && write.content.is_some() && !object.past_ops().is_empty() {
+            self.erasable.entry(place.clone()).or_default().revived = true;
+        }
         object.write(dot, (write.op_id, write.hlc), &write.seen, write.content);
+        if planted::is(Bug::SettledOpForgotten) {
+            *object = Object::decode_unsettled(&object.encode(), &self.settled).expect("it was just written");
+        }
         let record = self.stage(store, place, object);
         self.enter(store, place, object, dot);
         let settled = if buried { &Context::new() } else { &self.settled };

@@ -232,8 +232,8 @@ impl Object {
         record::encode(self)
     }
 
-    /// A record as it goes to other owners with a write or to a reader: without the op ids of superseded events that
-    /// every owner has seen by now, and so knows itself.
+    /// A record as it goes to other owners with a write, or to a reader: without the op ids of superseded events that
+    /// every owner has seen, and so had in its own copy. A tombstone keeps all: an owner may have erased its own.
     pub fn unsettled_record(record: &Bytes, settled: &Context) -> Result<Bytes, RecordError> {
         record::unsettled(record, settled)
     }

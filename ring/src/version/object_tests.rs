@@ -139,6 +139,16 @@ fn what_every_owner_knows_need_not_be_sent() {
     let settled = Context::of(Dot(A, 2));
     assert_eq!(sent(&settled).past_ops().iter().map(|past| past.dot).collect::<Vec<_>>(), [Dot(A, 3)]);
     assert_eq!((sent(&settled).siblings(), sent(&settled).context()), (object.siblings(), object.context()));
+    let long = Bytes::from(vec![7; 32 * 1024]);
+    let mut large = object.clone();
+    let seen = large.context().clone();
+    large.write(Dot(B, 2), (OpId([5; 16]), Hlc(5)), &seen, Some(Content { value: long, ..content("", 5) }));
+    let all = large.encode();
+    assert_eq!(Object::unsettled_record(&all, &settled), Ok(all), "long values are not copied for a few op ids");
+    let mut deleted = object.clone();
+    deleted.write(Dot(B, 2), (OpId([5; 16]), Hlc(5)), &seen, None);
+    assert_eq!(Object::unsettled_record(&deleted.encode(), &settled), Ok(deleted.encode()));
+    assert_eq!(Object::decode_unsettled(&deleted.encode(), &settled), Ok(deleted));
     // Whoever has seen what is settled is as wise as after the whole object.
     let mut owner = Object::default();
     for seq in 1..=2 {
@@ -216,7 +226,8 @@ proptest! {
             prop_assert_eq!(&Object::decode(&owner.encode()).unwrap(), owner);
             for settled in [Context::of(Dot(A, 2)), owner.context().clone()] {
                 let sent = Object::unsettled_record(&owner.encode(), &settled).unwrap();
-                let kept = owner.past_ops().iter().filter(|past| !settled.covers(past.dot)).copied();
+                let kept = |past: &&PastOp| owner.is_tombstone() || !settled.covers(past.dot);
+                let kept = owner.past_ops().iter().filter(kept).copied();
                 let decoded = Object::decode(&sent).unwrap();
                 prop_assert_eq!(decoded.past_ops(), kept.collect::<Vec<_>>());
                 prop_assert_eq!(Ok(decoded), Object::decode_unsettled(&owner.encode(), &settled));

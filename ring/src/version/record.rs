@@ -23,6 +23,8 @@ const SIBLING_BYTES: usize = 1 + 1 + 8 + 1 + 16 + 1;
 const PAST_OP_BYTES: usize = 1 + 1 + 1 + 16;
 /// What a sibling and a past op may take beyond that, seldom reached: a guess for the size of a buffer.
 const NUMBER_BYTES: usize = 10;
+/// Past ops are left out of what is no longer than this without them.
+const COPIED_MAX: usize = 16 * 1024;
 
 pub(super) fn encode(object: &Object) -> Bytes {
     let actors = actors(object);
@@ -72,7 +74,7 @@ fn put_past_ops(out: &mut Vec<u8>, actors: &[(ActorId, u64)], past_ops: &[PastOp
 }
 
 fn put_dot(out: &mut Vec<u8>, actors: &[(ActorId, u64)], Dot(actor, seq): Dot) {
-    let place = actors.iter().position(|(a, _)| *a == actor).expect("every actor is among them");
+    let place = actors.binary_search_by_key(&actor, |(a, _)| *a).expect("every actor is among them, in order");
     put_number(out, place as u64);
     put_number(out, seq);
 }
@@ -92,7 +94,7 @@ pub(super) struct Parts {
     pub past_ops: Vec<PastOp>,
 }
 
-/// Of the past ops, those whose dots are to be `kept`.
+/// Of the past ops, those whose dots are to be `kept`; of a tombstone all.
 pub(super) fn decode(bytes: &[u8], kept: impl Fn(Dot) -> bool) -> Result<Parts, RecordError> {
     let mut reader = Reader::new(bytes)?;
     let actors = reader.actors()?;
@@ -104,18 +106,24 @@ pub(super) fn decode(bytes: &[u8], kept: impl Fn(Dot) -> bool) -> Result<Parts, 
         let Raw { hlc, expires_ms, op_id, .. } = content;
         siblings.push((dot, Content { value, hlc, expires_ms, op_id }));
     }
-    let past_ops = reader.past_ops(&actors, kept)?;
+    let tombstone = siblings.is_empty();
+    let past_ops = reader.past_ops(&actors, |dot| tombstone || kept(dot))?;
     Ok(Parts { siblings, context: Context::from(actors), past_ops })
 }
 
-/// The same record without the past ops that `settled` covers; the same bytes, if it covers none.
+/// The same record without the past ops that `settled` covers. The same bytes, if there are none of these, if it is a
+/// tombstone, or if its values are so long that the copy would cost more than the past ops.
 pub(super) fn unsettled(bytes: &Bytes, settled: &Context) -> Result<Bytes, RecordError> {
     let mut reader = Reader::new(bytes)?;
     let actors = reader.actors()?;
-    for _ in 0..reader.count(SIBLING_BYTES)? {
+    let siblings = reader.count(SIBLING_BYTES)?;
+    for _ in 0..siblings {
         reader.sibling(&actors)?;
     }
     let behind = reader.0.len();
+    if siblings == 0 || bytes.len() - behind > COPIED_MAX {
+        return Ok(bytes.clone());
+    }
     let mut all = 0;
     let past_ops = reader.past_ops(&actors, |dot| {
         all += 1;

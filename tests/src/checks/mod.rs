@@ -148,6 +148,7 @@ impl Checks {
         let touched = truth::touched(batch, keys)?;
         self.truth.settle(commit, &touched);
         let minted = self.truth.enter(commit, &touched, load)?;
+        self.truth.remembered(commit, &touched)?;
         for event in &minted {
             self.deadlines.check(commit, event)?;
         }

@@ -274,16 +274,32 @@ impl Truth {
                 let own = dot.actor() == commit.node.actor && left.past_ops().len() < PAST_OPS_MAX;
                 left.context().covers(dot) && (!own || find(left, dot).is_some())
             };
-            let clock = match commit.kernel {
-                Some(kernel) => clock_of(kernel, touched.partition).cloned().unwrap_or_default(),
-                None => clock_on(&commit.node.disk, touched.partition),
-            };
+            let clock = clock_after(commit, touched.partition);
             let events = self.history_mut(touched.key).events.iter_mut();
             let erased = events.filter(|event| clock.contains(event.dot) && !knows(event.dot));
             erased.for_each(|event| {
                 event.settled_us.get_or_insert(commit.at_us);
             });
         }
+    }
+
+    /// An owner knows the op id of each event that its clock has, as far as so many are kept: a retry of it mints nothing.
+    /// What any owner has erased is forgotten by right.
+    pub fn remembered(&self, commit: &Commit, touched: &[Touched]) -> Result<(), Violation> {
+        for touched in touched {
+            let Some(Some((_, object))) = &touched.object else { continue };
+            if object.past_ops().len() >= PAST_OPS_MAX {
+                continue;
+            }
+            let clock = clock_after(commit, touched.partition);
+            let seen = self.history(touched.key).events.iter().filter(|event| event.settled_us.is_none());
+            let mut seen = seen.filter(|event| clock.contains(event.dot));
+            if let Some(event) = seen.find(|event| find(object, event.dot).is_none()) {
+                let text = format!("{} has seen {}, and does not know its op {}", commit.node.id, event.dot, event.op);
+                return Err(Violation::new(Property::OneWrite, Some(touched.key), text));
+            }
+        }
+        Ok(())
     }
 
     /// A write is applied, by the word of `holders` and perhaps of others that have lost it since.
@@ -345,6 +361,14 @@ pub fn clock_on(disk: &SimDisk, partition: Partition) -> Clock {
 fn find(object: &Object, dot: Dot) -> Option<(OpId, Hlc)> {
     let live = object.siblings().iter().find(|(d, _)| *d == dot).map(|(_, c)| (c.op_id, c.hlc));
     live.or_else(|| object.past_ops().iter().find(|p| p.dot == dot).map(|p| (p.op_id, p.hlc)))
+}
+
+/// What the replica has seen, with the batch.
+fn clock_after(commit: &Commit, partition: Partition) -> Clock {
+    match commit.kernel {
+        Some(kernel) => clock_of(kernel, partition).cloned().unwrap_or_default(),
+        None => clock_on(&commit.node.disk, partition),
+    }
 }
 
 fn hidden(object: &Object) -> Past {

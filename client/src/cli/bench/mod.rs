@@ -18,7 +18,7 @@ use crate::session::{Session, load_profile};
 use args::{Bench, Workload};
 use quorate_client::{Client, WriteOptions};
 use report::{Found, Loaded};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use values::Ledger;
 use work::Bed;
@@ -53,6 +53,7 @@ async fn work_alone(session: &Session, bench: &Bench) -> Result<Found, Failure> 
         read: session.read_options(),
         ledger: Ledger::new(bench.check, bench.records, nanos_since_1970()),
         bench: bench.clone(),
+        failed: OnceLock::new(),
     });
     let loaded = if bench.skip_load { None } else { Some(load(&bed).await?) };
     if bench.part.is_some() {
@@ -72,8 +73,12 @@ async fn load(bed: &Arc<Bed>) -> Result<Loaded, Failure> {
     let began = Instant::now();
     match bed.load().await {
         0 => Ok(Loaded { records, seconds: began.elapsed().as_secs_f64() }),
-        failed => Err(Failure::local(format!("{} of {} records were not loaded", grouped(failed), grouped(records)))
-            .advise("`quorate status` shows how the nodes are")),
+        failed => {
+            let why = bed.failed.get().map(|why| format!("; the first of them: {why}")).unwrap_or_default();
+            let failed = grouped(failed);
+            Err(Failure::local(format!("{failed} of {} records were not loaded{why}", grouped(records)))
+                .advise("`quorate status` shows how the nodes are"))
+        }
     }
 }
 

@@ -28,7 +28,7 @@ impl Found {
         let checked = self.checked.unwrap_or_default();
         let loaded = self.loaded.unwrap_or_default();
         json!({
-            "tally": self.measured.tally.pack(), "late": self.measured.late,
+            "tally": self.measured.tally.pack(), "late": self.measured.late, "failed": self.measured.failed,
             "loaded": [loaded.records, loaded.seconds],
             "checked": [checked.held, checked.missing, checked.stale, checked.wrong, checked.failed],
         })
@@ -41,7 +41,11 @@ impl Found {
         let loaded = Loaded { records: packed["loaded"][0].as_u64()?, seconds: packed["loaded"][1].as_f64()? };
         Some(Self {
             loaded: (loaded.records > 0).then_some(loaded),
-            measured: Measured { tally: Tally::unpack(&packed["tally"])?, late: packed["late"].as_u64()? },
+            measured: Measured {
+                tally: Tally::unpack(&packed["tally"])?,
+                late: packed["late"].as_u64()?,
+                failed: packed["failed"].as_str().map(str::to_string),
+            },
             checked: Some(Checked { held, missing, stale, wrong, failed }).filter(|checked| checked.all() > 0),
         })
     }
@@ -50,6 +54,7 @@ impl Found {
     pub fn and(mut self, other: Self) -> Self {
         self.measured.tally.add(&other.measured.tally);
         self.measured.late += other.measured.late;
+        self.measured.failed = self.measured.failed.or(other.measured.failed);
         self.loaded = match (self.loaded, other.loaded) {
             (Some(a), Some(b)) => Some(Loaded { records: a.records + b.records, seconds: a.seconds.max(b.seconds) }),
             (one, None) | (None, one) => one,
@@ -79,7 +84,7 @@ impl Found {
 
     fn json(&self, session: &Session, bench: &Bench) -> Value {
         let seconds = bench.time.as_secs_f64();
-        let Measured { tally, late } = &self.measured;
+        let Measured { tally, late, failed } = &self.measured;
         let loaded = self.loaded.map(|l| json!({"records": l.records, "seconds": l.seconds}));
         let checked = self.checked.map(
             |c| json!({"held": c.held, "missing": c.missing, "stale": c.stale, "wrong": c.wrong, "failed": c.failed}),
@@ -89,7 +94,8 @@ impl Found {
             "value_bytes": bench.value_bytes, "bucket": session.bucket, "in_flight": bench.in_flight(),
             "rate": bench.rate, "connections": bench.connections, "processes": bench.processes, "seed": bench.seed,
             "seconds": seconds, "done_per_second": tally.count(End::Done) as f64 / seconds,
-            "operations": tally.json(seconds), "late": late, "loaded": loaded, "checked": checked,
+            "operations": tally.json(seconds), "late": late, "first_failure": failed, "loaded": loaded,
+            "checked": checked,
         })
     }
 
@@ -111,6 +117,9 @@ impl Found {
             Some(rate) => format!("{}/s asked for, latency from when each was due", grouped(rate)),
         };
         text += &format!("\n{} operations/s, {how}, {} B values\n", grouped(done), bench.value_bytes);
+        if let Some(why) = &self.measured.failed {
+            text += &format!("the first that was not done: {why}\n");
+        }
         if self.measured.late > 0 {
             text += &format!("{} were due and not begun by the end\n", grouped(self.measured.late));
         }

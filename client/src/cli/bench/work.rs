@@ -7,7 +7,7 @@ use super::values::{Ledger, Shown, make};
 use crate::output::grouped;
 use quorate_client::{Client, Declined, ReadAnswer, ReadOptions, Refusal, Supersede, WriteError, WriteOptions};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -24,6 +24,8 @@ pub struct Bed {
     pub write: WriteOptions,
     pub read: ReadOptions,
     pub ledger: Ledger,
+    /// Why the first operation failed that did, in words.
+    pub failed: OnceLock<String>,
 }
 
 /// What a run measured.
@@ -32,6 +34,8 @@ pub struct Measured {
     pub tally: Tally,
     /// Due before the end of the run, and not begun by then.
     pub late: u64,
+    /// Why the first operation failed that did.
+    pub failed: Option<String>,
 }
 
 /// What reading back showed.
@@ -69,7 +73,7 @@ impl Bed {
         match operation {
             Operation::Get => match client.get(&self.bucket, self.key(key), &self.read).await {
                 Ok(answer) => self.look(key, &answer),
-                Err(declined) => refused(&declined),
+                Err(declined) => self.refused(&declined),
             },
             Operation::Put | Operation::Insert => self.put(client, key, &self.write).await,
             Operation::Modify => match client.get(&self.bucket, self.key(key), &self.read).await {
@@ -77,7 +81,7 @@ impl Bed {
                     let supersede = Some(Supersede::Seen(answer.context));
                     self.put(client, key, &WriteOptions { supersede, ..self.write.clone() }).await
                 }
-                Err(declined) => refused(&declined),
+                Err(declined) => self.refused(&declined),
             },
         }
     }
@@ -90,11 +94,24 @@ impl Bed {
                 self.ledger.acknowledged(key, stamp);
                 End::Done
             }
-            Err(WriteError::NotApplied(declined)) => refused(&declined),
-            Err(WriteError::Unknown(_)) => {
+            Err(WriteError::NotApplied(declined)) => self.refused(&declined),
+            Err(WriteError::Unknown(unknown)) => {
                 self.ledger.unknown(key, stamp);
+                self.failed.get_or_init(|| unknown.to_string());
                 End::Unknown
             }
+        }
+    }
+
+    fn refused(&self, declined: &Declined) -> End {
+        self.failed.get_or_init(|| declined.to_string());
+        match declined {
+            Declined::Refused { refusal: Refusal::Overloaded { .. }, .. } => End::Overloaded,
+            Declined::Refused { .. }
+            | Declined::Unreachable(_)
+            | Declined::DeadlinePassed(_)
+            | Declined::NoBucket { .. }
+            | Declined::NoNode(_) => End::Refused,
         }
     }
 
@@ -157,17 +174,6 @@ impl Bed {
             wrong: a.wrong + b.wrong,
             failed: a.failed + b.failed,
         })
-    }
-}
-
-fn refused(declined: &Declined) -> End {
-    match declined {
-        Declined::Refused { refusal: Refusal::Overloaded { .. }, .. } => End::Overloaded,
-        Declined::Refused { .. }
-        | Declined::Unreachable(_)
-        | Declined::DeadlinePassed(_)
-        | Declined::NoBucket { .. }
-        | Declined::NoNode(_) => End::Refused,
     }
 }
 
@@ -302,7 +308,7 @@ pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
     }
     let late = bench.rate.map_or(0, |rate| late(&run, rate));
     let tally = run.tally().clone();
-    Measured { tally, late }
+    Measured { tally, late, failed: bed.failed.get().cloned() }
 }
 
 /// Operations that were due before the end of the run, and that nobody had taken by then.
