@@ -11,7 +11,7 @@ use quorate_ring::id::{ActorId, NodeId, OpId, Partition};
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Clock, Context, Dot, Hlc, Object, PAST_OPS_MAX};
 use quorate_ring::wire::client::{Ack, Receipt, Standing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A key that a batch wrote to: its events that are new here, and its object if that changed.
 pub struct Touched {
@@ -132,6 +132,8 @@ pub struct Truth {
     keys: Vec<History>,
     /// The last seq of each actor.
     seqs: BTreeMap<(Partition, ActorId), u64>,
+    /// What nodes hold of keys, and do not erase by themselves: no tombstone, and not everything expires.
+    lasting: BTreeSet<(NodeId, u32)>,
 }
 
 static NO_HISTORY: History = History { events: Vec::new(), by_dot: BTreeMap::new(), acked: Vec::new() };
@@ -284,19 +286,28 @@ impl Truth {
     }
 
     /// An owner knows the op id of each event that its clock has, as far as so many are kept: a retry of it mints nothing.
-    /// What any owner has erased is forgotten by right.
-    pub fn remembered(&self, commit: &Commit, touched: &[Touched]) -> Result<(), Violation> {
+    /// It may have erased what did not last, and hold it anew, in one batch: what it has forgotten then, it may forget.
+    pub fn remembered(&mut self, commit: &Commit, touched: &[Touched]) -> Result<(), Violation> {
         for touched in touched {
-            let Some(Some((_, object))) = &touched.object else { continue };
-            if object.past_ops().len() >= PAST_OPS_MAX {
+            let (at, key) = ((commit.node.id, touched.key), touched.key);
+            let Some(written) = &touched.object else { continue };
+            let lasts = |(_, object): &(_, Object)| object.siblings().iter().any(|(_, c)| c.expires_ms.is_none());
+            let lasted = match written.as_ref().is_some_and(lasts) {
+                true => !self.lasting.insert(at),
+                false => self.lasting.remove(&at),
+            };
+            let Some((_, object)) = written.as_ref().filter(|(_, object)| object.past_ops().len() < PAST_OPS_MAX)
+            else {
                 continue;
-            }
+            };
             let clock = clock_after(commit, touched.partition);
-            let seen = self.history(touched.key).events.iter().filter(|event| event.settled_us.is_none());
-            let mut seen = seen.filter(|event| clock.contains(event.dot));
-            if let Some(event) = seen.find(|event| find(object, event.dot).is_none()) {
-                let text = format!("{} has seen {}, and does not know its op {}", commit.node.id, event.dot, event.op);
-                return Err(Violation::new(Property::OneWrite, Some(touched.key), text));
+            let seen = self.history_mut(key).events.iter_mut().filter(|event| event.settled_us.is_none());
+            for event in seen.filter(|event| clock.contains(event.dot) && find(object, event.dot).is_none()) {
+                if lasted {
+                    let text = format!("{} has seen {}, and does not know its op {}", at.0, event.dot, event.op);
+                    return Err(Violation::new(Property::OneWrite, Some(key), text));
+                }
+                event.settled_us = Some(commit.at_us);
             }
         }
         Ok(())
@@ -314,6 +325,7 @@ impl Truth {
     /// A node lost its disk, or what it had acked at `async`. What a fallback has handed to it is lost, too: `hinted`
     /// says whether the fallback still keeps a hint of an event.
     pub fn forget_holder(&mut self, node: usize, up_to: Durability, hinted: impl Fn(u32, Dot, Holder) -> bool) {
+        self.lasting.retain(|(id, _)| *id != super::node_id(node));
         for (key, history) in self.keys.iter_mut().enumerate() {
             for acked in &mut history.acked {
                 let dot = history.events[acked.event as usize].dot;
