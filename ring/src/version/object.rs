@@ -242,7 +242,7 @@ impl Object {
         Self::decode_keeping(bytes, |_| true)
     }
 
-    /// As [`Object::unsettled_record`] has it.
+    /// The object of a record, without the op ids that [`Object::unsettled_record`] leaves out, however long its values.
     pub fn decode_unsettled(bytes: &[u8], settled: &Context) -> Result<Self, RecordError> {
         Self::decode_keeping(bytes, |dot| !settled.covers(dot))
     }

@@ -132,7 +132,7 @@ pub struct Truth {
     keys: Vec<History>,
     /// The last seq of each actor.
     seqs: BTreeMap<(Partition, ActorId), u64>,
-    /// What nodes hold of keys, and do not erase by themselves: no tombstone, and not everything expires.
+    /// Nodes and keys: what the node holds of the key it does not erase by itself, as not all of it expires.
     lasting: BTreeSet<(NodeId, u32)>,
 }
 
