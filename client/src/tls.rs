@@ -3,7 +3,7 @@
 use crate::failure::ConnectError;
 use crate::profile::Profile;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, ClientConfig, TransportConfig, VarInt};
 use quorate_ring::wire;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -47,6 +47,9 @@ pub(crate) fn client_config(profile: &Profile) -> Result<ClientConfig, ConnectEr
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(wire::DATAGRAMS_UNACKED_MAX));
+    transport.ack_frequency_config(Some(acks));
     transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport.datagram_receive_buffer_size(None);

@@ -3,10 +3,10 @@
 use super::tls::Tls;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectError, Connecting, ConnectionId, ConnectionIdGenerator, Endpoint,
+    EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
-use quorate_ring::wire::SOCKET_BYTES;
+use quorate_ring::wire::{DATAGRAMS_UNACKED_MAX, SOCKET_BYTES};
 use ring::hmac;
 use socket2::SockRef;
 use std::net::{SocketAddr, UdpSocket};
@@ -200,7 +200,10 @@ fn transport(plane: Plane, receive_window: u32, lanes: u32) -> TransportConfig {
     let window = VarInt::from_u32(receive_window);
     let idle = IdleTimeout::try_from(plane.idle_timeout()).expect("seconds fit");
     let mut config = TransportConfig::default();
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(DATAGRAMS_UNACKED_MAX));
     config
+        .ack_frequency_config(Some(acks))
         .max_concurrent_bidi_streams(VarInt::from_u32(lanes))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .receive_window(window)

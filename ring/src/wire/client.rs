@@ -1,7 +1,7 @@
 //! Messages between a client and the node that it talks to, its gateway.
 
 use super::failure::{Doubt, Refusal};
-use super::messages;
+use super::{messages, usual};
 use crate::id::{ActorId, BucketId, ClusterId, Epoch, NodeId, OpId, Partition};
 use crate::topology::{Count, Durability, QuorumKind};
 use crate::version::{ContextToken, Dot, Hlc};
@@ -63,8 +63,10 @@ pub struct HelloReply {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
     Put {
+        #[serde(rename = "v")]
         value: Bytes,
         /// Milliseconds since 1970.
+        #[serde(rename = "ex", default, skip_serializing_if = "usual")]
         expires_ms: Option<u64>,
     },
     Delete,
@@ -84,35 +86,54 @@ pub enum Supersede {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WriteRequest {
+    #[serde(rename = "e")]
     pub epoch: Epoch,
+    #[serde(rename = "b")]
     pub bucket: BucketId,
+    #[serde(rename = "k")]
     pub key: Bytes,
+    #[serde(rename = "c")]
     pub change: Change,
+    #[serde(rename = "s")]
     pub supersede: Supersede,
+    #[serde(rename = "o")]
     pub op_id: OpId,
     /// The newest timestamp that the client has seen.
+    #[serde(rename = "h")]
     pub hlc: Hlc,
     /// Defaults of the bucket where none is given.
+    #[serde(default, skip_serializing_if = "usual")]
     pub r: Option<Count>,
+    #[serde(default, skip_serializing_if = "usual")]
     pub w: Option<Count>,
+    #[serde(rename = "q", default, skip_serializing_if = "usual")]
     pub quorum: Option<QuorumKind>,
+    #[serde(rename = "d", default, skip_serializing_if = "usual")]
     pub durability: Option<Durability>,
     /// Time left, from when the message arrives.
+    #[serde(rename = "dl")]
     pub deadline_ms: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReadRequest {
+    #[serde(rename = "e")]
     pub epoch: Epoch,
+    #[serde(rename = "b")]
     pub bucket: BucketId,
+    #[serde(rename = "k")]
     pub key: Bytes,
+    #[serde(default, skip_serializing_if = "usual")]
     pub r: Option<Count>,
+    #[serde(rename = "q", default, skip_serializing_if = "usual")]
     pub quorum: Option<QuorumKind>,
     /// Wait until W owners hold what the read found.
+    #[serde(rename = "br", default, skip_serializing_if = "usual")]
     pub blocking_repair: bool,
+    #[serde(rename = "dl")]
     pub deadline_ms: u32,
     /// Chosen by whoever asks, and logged by every node that takes part.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "id", default, skip_serializing_if = "usual")]
     pub request_id: Option<OpId>,
 }
 
@@ -129,31 +150,46 @@ pub enum Standing {
 /// One node that holds the write. Times are microseconds since the coordinator began.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ack {
+    #[serde(rename = "n")]
     pub node: NodeId,
+    #[serde(rename = "st")]
     pub standing: Standing,
+    #[serde(rename = "d")]
     pub durability: Durability,
+    #[serde(rename = "su")]
     pub sent_us: u64,
+    #[serde(rename = "au")]
     pub acked_us: u64,
     /// How long the node itself took, from taking the message up to its commit.
+    #[serde(rename = "tu")]
     pub took_us: u64,
 }
 
 /// A write that was applied: by whom, how durably, under which epoch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Receipt {
+    #[serde(rename = "e")]
     pub epoch: Epoch,
+    #[serde(rename = "co")]
     pub coordinator: NodeId,
+    #[serde(rename = "dt")]
     pub dot: Dot,
+    #[serde(rename = "h")]
     pub hlc: Hlc,
     /// How many acks were waited for.
+    #[serde(rename = "ne")]
     pub needed: u8,
     /// Those that had come in, the coordinator's own first.
+    #[serde(rename = "a")]
     pub acks: Vec<Ack>,
     /// What the coordinator knows of the key after the write.
+    #[serde(rename = "cx")]
     pub context: ContextToken,
     /// Siblings that the key has now, at the coordinator.
+    #[serde(rename = "si")]
     pub siblings: u32,
     /// The coordinator knew this op id already: a retry; nothing new was minted.
+    #[serde(rename = "re", default, skip_serializing_if = "usual")]
     pub repeated: bool,
 }
 
@@ -168,38 +204,56 @@ pub struct Uncertain {
 /// One owner's part in a read. Times are microseconds since the gateway began.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Answered {
+    #[serde(rename = "n")]
     pub node: NodeId,
+    #[serde(rename = "su")]
     pub sent_us: u64,
+    #[serde(rename = "au")]
     pub answered_us: u64,
+    #[serde(rename = "tu")]
     pub took_us: u64,
+    #[serde(rename = "si")]
     pub siblings: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sibling {
+    #[serde(rename = "v")]
     pub value: Bytes,
+    #[serde(rename = "dt")]
     pub dot: Dot,
+    #[serde(rename = "h")]
     pub hlc: Hlc,
+    #[serde(rename = "ex", default, skip_serializing_if = "usual")]
     pub expires_ms: Option<u64>,
+    #[serde(rename = "o")]
     pub op_id: OpId,
 }
 
 /// What `answered` owners hold of a key, united.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReadAnswer {
+    #[serde(rename = "e")]
     pub epoch: Epoch,
     /// None: there is no such key. More than one: concurrent writes, for the client to resolve. One at most in an lww
     /// bucket.
+    #[serde(rename = "si")]
     pub siblings: Vec<Sibling>,
     /// What was seen; a write with it supersedes exactly that. Also there when there is no such key.
+    #[serde(rename = "cx")]
     pub context: ContextToken,
+    #[serde(rename = "ne")]
     pub needed: u8,
+    #[serde(rename = "an")]
     pub answered: Vec<Answered>,
     /// Concurrent writes that an lww bucket does not show.
+    #[serde(rename = "as", default, skip_serializing_if = "usual")]
     pub set_aside: u32,
     /// Owners that were found behind and are being repaired.
+    #[serde(rename = "rp", default, skip_serializing_if = "usual")]
     pub repairing: Vec<NodeId>,
     /// A sloppy read that found fewer than `needed` owners.
+    #[serde(rename = "sh", default, skip_serializing_if = "usual")]
     pub short: bool,
 }
 

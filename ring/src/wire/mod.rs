@@ -1,7 +1,9 @@
 //! Frames and messages.
 //!
 //! Messages are MessagePack maps with field names, so that a peer of the next minor version may add fields: unknown
-//! ones are passed over, missing ones take their default. Objects travel as the records that are stored.
+//! ones are passed over, missing ones take their default. Objects travel as the records that are stored. What goes with
+//! every put and get has names of one or two letters, and leaves out what has its usual value: to write, copy and compare
+//! whole words was a good part of what a get cost.
 
 pub mod client;
 pub mod failure;
@@ -16,18 +18,23 @@ use serde::Deserialize;
 /// An object that a client's put would make is refused over this size. A merge of several such objects still fits
 /// into a frame.
 pub const OBJECT_BYTES_MAX: usize = 10 * 1024 * 1024;
-/// The protocol that this program speaks. Peers of one minor version apart understand each other.
-pub const PROTOCOL_MINOR: u16 = 1;
+/// The minor version of the protocol that this program speaks. Peers of one minor version apart understand each other. The
+/// major one is in the ALPNs: with a program of another there is no connection.
+pub const PROTOCOL_MINOR: u16 = 0;
 /// ALPN of the plane on which nodes talk to each other.
-pub const ALPN_PEER: &[u8] = b"quorate-peer/1";
+pub const ALPN_PEER: &[u8] = b"quorate-peer/2";
 /// ALPN of a second connection between nodes, for what nobody waits for: pulls, full syncs and handoffs.
-pub const ALPN_SYNC: &[u8] = b"quorate-sync/1";
+pub const ALPN_SYNC: &[u8] = b"quorate-sync/2";
 /// ALPN of the plane on which clients talk to nodes.
-pub const ALPN_CLIENT: &[u8] = b"quorate-client/1";
+pub const ALPN_CLIENT: &[u8] = b"quorate-client/2";
 
 /// Bytes that the system may hold for a UDP socket until they are read, if it allows that many: what finds no room is lost,
 /// and has to be sent again. The usual 208 KiB are gone with one large value.
 pub const SOCKET_BYTES: usize = 2 * 1024 * 1024;
+
+/// Datagrams that either side of a connection takes before it acknowledges them, or 25 ms: acks then mostly travel with an
+/// answer, and not in datagrams of their own. One that is missing is told at once.
+pub const DATAGRAMS_UNACKED_MAX: u32 = 9;
 
 /// No message nests deeper; what does is refused before it costs stack.
 const DEPTH_MAX: usize = 16;
@@ -35,7 +42,7 @@ const DEPTH_MAX: usize = 16;
 /// Why bytes are not the message they are said to be.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("message kind {0} is not known to this program (protocol minor {PROTOCOL_MINOR})")]
+    #[error("message kind {0} is not known to this program (protocol 2.{PROTOCOL_MINOR})")]
     Kind(u8),
     #[error("the message does not decode: {0}")]
     Malformed(#[from] rmp_serde::decode::Error),
@@ -53,6 +60,11 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, De
         Err(MessagePackError::InvalidMarkerRead(_)) => Ok(value),
         Ok(()) | Err(_) => Err(DecodeError::Trailing),
     }
+}
+
+/// Whether a field has the value that it takes where it is missing.
+fn usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The DNS name in a node's certificate: who it is, and in which cluster.

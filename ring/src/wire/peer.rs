@@ -2,7 +2,7 @@
 
 use super::client::{Receipt, ScanRecord, Uncertain, WriteRequest};
 use super::failure::Refusal;
-use super::messages;
+use super::{messages, usual};
 use crate::id::{ActorId, BucketId, ClusterId, Epoch, NodeId, OpId, Partition};
 use crate::topology::Durability;
 use crate::version::{Clock, Context, Dot, SeqSet};
@@ -93,6 +93,7 @@ pub struct Pong {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Coordinate {
+    #[serde(rename = "w")]
     pub write: WriteRequest,
 }
 
@@ -107,15 +108,23 @@ pub enum Purpose {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Replicate {
+    #[serde(rename = "e")]
     pub epoch: Epoch,
+    #[serde(rename = "b")]
     pub bucket: BucketId,
+    #[serde(rename = "k")]
     pub key: Bytes,
     /// An encoded [`crate::version::Object`].
+    #[serde(rename = "ob")]
     pub object: Bytes,
     /// Events of this key that the object includes or supersedes, beside its siblings.
+    #[serde(rename = "ds", default, skip_serializing_if = "usual")]
     pub dots: Vec<Dot>,
+    #[serde(rename = "d")]
     pub durability: Durability,
+    #[serde(rename = "p")]
     pub purpose: Purpose,
+    #[serde(rename = "dl")]
     pub deadline_ms: u32,
 }
 
@@ -129,20 +138,27 @@ pub struct StoreHint {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Replicated {
+    #[serde(rename = "d")]
     pub durability: Durability,
+    #[serde(rename = "tu")]
     pub took_us: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fetch {
+    #[serde(rename = "e")]
     pub epoch: Epoch,
+    #[serde(rename = "b")]
     pub bucket: BucketId,
+    #[serde(rename = "k")]
     pub key: Bytes,
     /// The context will do, without the values; unless the event of this op id is known here: then the whole object.
+    #[serde(rename = "cf", default, skip_serializing_if = "usual")]
     pub context_for: Option<OpId>,
+    #[serde(rename = "dl")]
     pub deadline_ms: u32,
     /// Of the read that this is part of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "id", default, skip_serializing_if = "usual")]
     pub request_id: Option<OpId>,
 }
 
@@ -150,7 +166,9 @@ pub struct Fetch {
 pub struct Fetched {
     /// An encoded [`crate::version::Object`]; of an absent key one without siblings, whose context is the base of the
     /// replica's clock.
+    #[serde(rename = "ob")]
     pub object: Bytes,
+    #[serde(rename = "tu")]
     pub took_us: u64,
 }
 
