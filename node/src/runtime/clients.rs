@@ -3,7 +3,7 @@
 use super::close::{Close, CloseCode};
 use super::endpoint::Plane;
 use super::lane::{LaneReader, LaneSender, NotQueued};
-use super::plane::{End, Exchange, finish, lane};
+use super::plane::{End, Exchange, carry, done, finish, lane};
 use super::switchboard::CLIENT_QUEUE_BYTES;
 use crate::kernel::{Event, SessionId};
 use crate::metrics::Op;
@@ -31,10 +31,7 @@ pub async fn serve(exchange: Arc<Exchange>, connection: Connection) {
             let id = SessionId(exchange.new_session());
             exchange.board.session_began(id, sender.clone(), connection.clone());
             let mut session = Session { id, exchange: &exchange, lane: sender, greeted: false };
-            let end = tokio::select! {
-                end = session.read(reader) => end,
-                written = writer.run() => written.map_or_else(End::Closed, |()| done()),
-            };
+            let end = carry(session.read(reader), writer).await;
             exchange.board.session_ended(id);
             exchange.router.tell_all(&Event::ClientGone { from: id });
             end
@@ -57,10 +54,6 @@ fn op_of(message: &ClientRequest) -> Option<Op> {
         | ClientRequest::Repair(_)
         | ClientRequest::Cancel(_) => None,
     }
-}
-
-fn done() -> End {
-    End::Closed(Close::new(CloseCode::Done, ""))
 }
 
 struct Session<'a> {

@@ -8,6 +8,7 @@
 //! and so are acks: a put would otherwise wait for the end of a commit that is none of its own.
 //! Of several shards each has a thread, and commits there.
 
+use super::alarm::Alarm;
 use super::clock::Clock;
 use super::inbox::{Drained, Inbox};
 use super::switchboard::Outgoing;
@@ -128,7 +129,7 @@ impl<S: Storage> Driver<S> {
     }
 
     async fn serve_here<D: Storage + Clone + Send + 'static>(&mut self, disk: D) -> Result<(), StorageError> {
-        let mut batch = vec![Event::Started];
+        let (mut batch, mut alarm) = (vec![Event::Started], Alarm::default());
         let clock = self.links.clock;
         loop {
             let handled = self.handle(&mut batch)?;
@@ -138,7 +139,7 @@ impl<S: Storage> Driver<S> {
             self.kernel.committed(&mut || clock.now(), &mut self.effects);
             let wait = self.committed(handled);
             batch.append(&mut self.next);
-            if self.links.inbox.drain_here(wait, &mut batch).await == Drained::Closed {
+            if self.links.inbox.drain_here(wait, &mut alarm, &mut batch).await == Drained::Closed {
                 return Ok(());
             }
         }

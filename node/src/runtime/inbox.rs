@@ -3,6 +3,7 @@
 //! Clients are answered "overloaded" when it is full; peers wait, which stops the reading of their lane, so that the
 //! flow control of QUIC reaches back to whoever sends too much.
 
+use super::alarm::Alarm;
 use super::turns::Turns;
 use crate::kernel::{Event, weight};
 use quorate_ring::wire::client::ClientRequest;
@@ -239,7 +240,7 @@ impl Inbox {
 
     /// Puts in what a peer asks or answers; waits for room.
     pub async fn deliver(&self, event: Event) {
-        let mut event = event;
+        let Err(mut event) = self.try_deliver(event) else { return };
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
@@ -282,8 +283,8 @@ impl Inbox {
     }
 
     /// As `drain`, for a shard that is a task: lets other tasks of its thread go first, in any case, so that whatever
-    /// they bring is in the same batch. Does not wait if something is in it already.
-    pub async fn drain_here(&self, wait: Option<Duration>, batch: &mut Vec<Event>) -> Drained {
+    /// they bring is in the same batch. Does not wait if something is in it already. May come back early, with nothing.
+    pub async fn drain_here(&self, wait: Option<Duration>, alarm: &mut Alarm, batch: &mut Vec<Event>) -> Drained {
         self.lock().turns.end(Instant::now());
         tokio::task::yield_now().await;
         let rest = {
@@ -298,10 +299,12 @@ impl Inbox {
             let stirred = self.stirred.notified();
             match wait.into_iter().chain(rest).min() {
                 None => stirred.await,
-                Some(wait) => {
-                    // A timer of the shard is due, or repair has its turn: there is nothing else to be done about it here.
-                    let _due = tokio::time::timeout(wait, stirred).await;
-                }
+                // At the end of the wait a timer of the shard is due, or repair has its turn.
+                Some(wait) => tokio::select! {
+                    biased;
+                    () = stirred => {}
+                    () = alarm.wait(wait) => {}
+                },
             }
             tokio::task::yield_now().await;
         }

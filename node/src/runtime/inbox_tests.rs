@@ -197,6 +197,6 @@ async fn acks_are_taken_during_a_commit_and_nothing_else_is() {
 async fn what_was_left_of_a_commit_is_not_kept_waiting() {
     let inbox = Inbox::new(1 << 20, 10);
     let mut batch = vec![ack()];
-    assert_eq!(inbox.drain_here(None, &mut batch).await, Drained::Batch);
+    assert_eq!(inbox.drain_here(None, &mut Alarm::default(), &mut batch).await, Drained::Batch);
     assert_eq!(batch.len(), 1);
 }

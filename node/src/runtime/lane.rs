@@ -48,7 +48,7 @@ pub struct LaneReader {
     /// Of a frame's payload.
     limit: usize,
     budget: ReadBudget,
-    /// When the first byte of the frame that is in the buffer came.
+    /// Since when a part of a frame is in the buffer.
     begun: Option<Instant>,
     /// Held from when a large frame is announced until it was handed out.
     permit: Option<OwnedSemaphorePermit>,
@@ -66,11 +66,13 @@ impl LaneReader {
         loop {
             let frame = take_frame(&mut self.buffer, self.limit);
             if let Some(frame) = frame.map_err(|e| LaneError::Close(Close::new(CloseCode::Malformed, e.to_string())))? {
-                self.begun = (!self.buffer.is_empty()).then(Instant::now);
+                self.begun = None;
                 return Ok(Some(frame));
             }
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
+            } else {
+                self.begun.get_or_insert_with(Instant::now);
             }
             self.reserve().await?;
             if !self.fill().await? {
@@ -104,7 +106,6 @@ impl LaneReader {
         };
         match chunk {
             Ok(Some(chunk)) => {
-                self.begun.get_or_insert_with(Instant::now);
                 self.buffer.extend_from_slice(&chunk.bytes);
                 Ok(true)
             }
@@ -229,14 +230,14 @@ impl LaneSender {
 
     /// Waits until less than `bytes` are queued.
     pub async fn below(&self, bytes: usize) {
-        loop {
+        while self.queued() >= bytes {
             let room = self.0.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.queued() < bytes {
-                return;
+            // It may have become so just now.
+            if self.queued() >= bytes {
+                room.await;
             }
-            room.await;
         }
     }
 

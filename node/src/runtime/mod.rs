@@ -13,6 +13,7 @@
 )]
 
 pub mod admin;
+mod alarm;
 mod clients;
 pub mod clock;
 mod close;

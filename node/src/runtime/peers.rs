@@ -4,7 +4,7 @@ use super::close::{Close, CloseCode};
 use super::endpoint::{PeerDialler, PeerLane, Plane};
 use super::lane::{LaneReader, LaneSender, LaneWriter};
 use super::machine;
-use super::plane::{End, Exchange, finish, lane};
+use super::plane::{End, Exchange, carry, done, finish, lane};
 use super::switchboard::PEER_QUEUE_BYTES;
 use super::tls::peer_of;
 use crate::kernel::{Event, RequestId};
@@ -67,16 +67,9 @@ async fn answer(exchange: &Exchange, peer: NodeId, connection: &Connection) -> R
     let reader = LaneReader::new(receive, FRAME_BYTES_MAX, exchange.budget.clone());
     exchange.board.peer_began(peer, which, sender.clone(), connection.clone());
     tracing::info!(%peer, lane = ?which, from = %connection.remote_address(), "peer connected");
-    let end = tokio::select! {
-        end = read_requests(exchange, peer, &sender, reader) => end,
-        written = writer.run() => written.map_or_else(End::Closed, |()| done()),
-    };
+    let end = carry(read_requests(exchange, peer, &sender, reader), writer).await;
     exchange.board.peer_ended(peer, which, &sender);
     Ok(end)
-}
-
-fn done() -> End {
-    End::Closed(Close::new(CloseCode::Done, ""))
 }
 
 async fn read_requests(exchange: &Exchange, peer: NodeId, lane: &LaneSender, mut reader: LaneReader) -> End {
@@ -150,7 +143,7 @@ async fn link(exchange: &Arc<Exchange>, dialler: &PeerDialler, peer: &Node, conn
         Ok((reader, writer)) => {
             exchange.router.tell_all(&Event::LinkUp { peer: peer.id });
             tracing::info!(peer = peer.name, address = %peer.peer_address, "link up");
-            let end = carry(exchange, peer.id, reader, writer).await;
+            let end = carry(read_replies(exchange, peer.id, reader), writer).await;
             exchange.board.link_down(peer.id, PeerLane::Main);
             exchange.router.tell_all(&Event::LinkDown { peer: peer.id });
             end
@@ -170,7 +163,7 @@ async fn keep_sync_lane(exchange: Arc<Exchange>, dialler: PeerDialler, peer: Nod
         match dial(&exchange, &dialler, &peer, PeerLane::Sync).await {
             Ok(connection) => {
                 let end = match open(&exchange, peer.id, PeerLane::Sync, &connection).await {
-                    Ok((reader, writer)) => carry(&exchange, peer.id, reader, writer).await,
+                    Ok((reader, writer)) => carry(read_replies(&exchange, peer.id, reader), writer).await,
                     Err(end) => end,
                 };
                 exchange.board.link_down(peer.id, PeerLane::Sync);
@@ -198,13 +191,6 @@ async fn open(
     let (sender, writer) = LaneSender::new(send, PEER_QUEUE_BYTES, exchange.board.peer_queues.clone());
     exchange.board.link_up(peer, which, sender);
     Ok((LaneReader::new(receive, FRAME_BYTES_MAX, exchange.budget.clone()), writer))
-}
-
-async fn carry(exchange: &Exchange, peer: NodeId, reader: LaneReader, writer: LaneWriter) -> End {
-    tokio::select! {
-        end = read_replies(exchange, peer, reader) => end,
-        written = writer.run() => written.map_or_else(End::Closed, |()| done()),
-    }
 }
 
 async fn read_replies(exchange: &Exchange, peer: NodeId, mut reader: LaneReader) -> End {

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::close::{Close, CloseCode};
 use super::door::{Door, Ticket, Verdict};
 use super::endpoint::Plane;
-use super::lane::{LaneError, ReadBudget};
+use super::lane::{LaneError, LaneWriter, ReadBudget};
 use super::router::Router;
 use super::switchboard::Switchboard;
 use crate::metrics::Metrics;
@@ -135,6 +135,25 @@ pub async fn lane(connection: &Connection) -> Result<(SendStream, RecvStream), E
             Err(End::Closed(Close::new(CloseCode::TooSlow, reason)))
         }
     }
+}
+
+/// Reads and writes a lane until one of the two has ended. The writer is a task of its own, so that what wakes the one does
+/// not have the other look whether there is something for it.
+pub async fn carry(read: impl Future<Output = End>, writer: LaneWriter) -> End {
+    let mut writing = JoinSet::new();
+    writing.spawn(writer.run());
+    tokio::select! {
+        biased;
+        end = read => end,
+        Some(written) = writing.join_next() => {
+            written.expect("a writer is not called off before this ends, and does not panic").map_or_else(End::Closed, |()| done())
+        }
+    }
+}
+
+/// The end of a lane that is nobody's fault.
+pub fn done() -> End {
+    End::Closed(Close::new(CloseCode::Done, ""))
 }
 
 /// How a connection ended.

@@ -1,36 +1,38 @@
 //! The timers that a shard set, by when they fire.
 
 use crate::kernel::Timer;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Times are on the scale of `Now::mono`.
+const NANOS_PER_MS: u128 = 1_000_000;
+
+/// Times are on the scale of `Now::mono`. A timer fires up to a millisecond late: almost every request sets one, and those of
+/// one millisecond are kept together.
 #[derive(Debug, Default)]
 pub struct Timers {
-    /// When, and in which order they were set among equals.
-    heap: BinaryHeap<Reverse<(Duration, u64, Timer)>>,
-    armed: u64,
+    /// By the millisecond in which they fire, in the order in which they were set; none is empty.
+    by_ms: BTreeMap<u64, VecDeque<Timer>>,
 }
 
 impl Timers {
     pub fn arm(&mut self, at: Duration, timer: Timer) {
-        self.armed += 1;
-        self.heap.push(Reverse((at, self.armed, timer)));
+        let ms = at.as_nanos().div_ceil(NANOS_PER_MS) as u64;
+        self.by_ms.entry(ms).or_default().push_back(timer);
     }
 
     /// How long until the next one fires; none if none is set.
     pub fn wait(&self, now: Duration) -> Option<Duration> {
-        self.heap.peek().map(|Reverse((at, _, _))| at.saturating_sub(now))
+        self.by_ms.keys().next().map(|ms| Duration::from_millis(*ms).saturating_sub(now))
     }
 
     /// Takes off one timer that is due.
     pub fn fire(&mut self, now: Duration) -> Option<Timer> {
-        let Reverse((at, _, _)) = self.heap.peek()?;
-        if *at > now {
-            return None;
+        let mut first = self.by_ms.first_entry().filter(|first| Duration::from_millis(*first.key()) <= now)?;
+        let timer = first.get_mut().pop_front();
+        if first.get().is_empty() {
+            first.remove();
         }
-        self.heap.pop().map(|Reverse((_, _, timer))| timer)
+        timer
     }
 }
 
@@ -53,5 +55,7 @@ mod tests {
         assert_eq!(timers.fire(ms(30)), Some(Timer::Operation(2)));
         assert_eq!(timers.fire(ms(30)), Some(Timer::Operation(3)));
         assert_eq!((timers.fire(ms(30)), timers.wait(ms(30))), (None, None));
+        timers.arm(ms(40) + Duration::from_nanos(1), Timer::Tick);
+        assert_eq!((timers.fire(ms(40)), timers.fire(ms(41))), (None, Some(Timer::Tick)));
     }
 }
