@@ -189,7 +189,7 @@ impl Call<'_> {
             }
         }
         let times = |node: &NodeId| asked.iter().filter(|a| *a == node).count();
-        nodes.sort_by_key(|node| (self.links.is_down(*node), times(node)));
+        nodes.sort_by_cached_key(|node| (self.links.is_down(*node), times(node)));
         Ok(nodes)
     }
 }

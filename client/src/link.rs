@@ -137,6 +137,12 @@ impl Link {
     /// The lane, waiting up to `patience` for a dial under way. A link that is down is an error at once, unless the
     /// caller insists: then it is dialled now.
     pub async fn lane(&self, patience: Duration, insist: bool) -> Result<Arc<Lane>, LinkError> {
+        // The usual case first: what follows it costs more than a small request.
+        if let State::Up(lane) = &*self.state.borrow()
+            && lane.broken().is_none()
+        {
+            return Ok(Arc::clone(lane));
+        }
         let mut state = self.state.clone();
         match state.borrow_and_update().clone() {
             State::Up(lane) => match lane.broken() {

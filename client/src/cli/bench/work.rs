@@ -9,7 +9,7 @@ use quorate_client::{Client, Declined, ReadAnswer, ReadOptions, Refusal, Superse
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -186,9 +186,10 @@ struct Run {
     /// What ends before this is not measured.
     warm: Instant,
     until: Instant,
-    /// Operations due and not taken by a worker, in the open loop.
-    due: Semaphore,
-    taken: AtomicU64,
+    /// In the open loop: time to look at what is due.
+    look: Notify,
+    /// And how many were begun.
+    begun: AtomicU64,
     over: AtomicBool,
 }
 
@@ -215,32 +216,37 @@ impl Run {
         }
     }
 
-    async fn open(&self, worker: u64, rate: u64) {
-        while let Ok(permit) = self.due.acquire().await {
-            permit.forget();
-            if Instant::now() >= self.until {
-                return;
+    /// Begins what is due, all of it at once, as whoever sends it sends it together.
+    async fn open(self: &Arc<Self>, rate: u64) {
+        let room = Arc::new(Semaphore::new(self.bed.bench.in_flight() as usize));
+        let mut under_way = JoinSet::new();
+        for slot in 0.. {
+            let due = self.began + after(slot, rate);
+            while Instant::now() < due.min(self.until) {
+                self.look.notified().await;
             }
-            let slot = self.taken.fetch_add(1, Ordering::Relaxed);
-            self.one(Some(self.began + after(slot, rate)), worker).await;
-        }
-    }
-
-    /// Says what is due, on a thread of its own: the timers of a runtime are too coarse.
-    fn pace(&self, rate: u64) {
-        let mut said = 0;
-        while !self.over.load(Ordering::Relaxed) {
-            let now = Instant::now().min(self.until);
-            let elapsed = now.saturating_duration_since(self.began);
-            let due = (elapsed.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
-            self.due.add_permits((due - said) as usize);
-            said = due;
-            if now == self.until {
+            let room = Arc::clone(&room).acquire_owned().await.expect("this semaphore is never closed");
+            if Instant::now() >= self.until {
                 break;
             }
-            std::thread::sleep(PACE.max(after(due + 1, rate).saturating_sub(elapsed)));
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            let run = Arc::clone(self);
+            under_way.spawn(async move {
+                run.one(Some(due), slot).await;
+                drop(room);
+            });
+            while under_way.try_join_next().is_some() {}
         }
-        self.due.close();
+        under_way.join_all().await;
+    }
+
+    /// Says when to look, on a thread of its own: the timers of a runtime are too coarse.
+    fn pace(&self, rate: u64) {
+        while !self.over.load(Ordering::Relaxed) {
+            self.look.notify_one();
+            let next = self.began + after(self.begun.load(Ordering::Relaxed), rate);
+            std::thread::sleep(PACE.max(next.min(self.until).saturating_duration_since(Instant::now())));
+        }
     }
 
     async fn progress(&self) {
@@ -277,8 +283,8 @@ pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
         began,
         warm,
         until: warm + bench.time,
-        due: Semaphore::new(0),
-        taken: AtomicU64::new(0),
+        look: Notify::new(),
+        begun: AtomicU64::new(0),
         over: AtomicBool::new(false),
     });
     let mut progress = JoinSet::new();
@@ -291,14 +297,14 @@ pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
         std::thread::spawn(move || run.pace(rate))
     });
     let mut workers = JoinSet::new();
-    for worker in 0..u64::from(bench.in_flight()) {
-        let (run, rate) = (Arc::clone(&run), bench.rate);
-        workers.spawn(async move {
-            match rate {
-                None => run.closed(worker).await,
-                Some(rate) => run.open(worker, rate).await,
-            }
-        });
+    if let Some(rate) = bench.rate {
+        let run = Arc::clone(&run);
+        workers.spawn(async move { run.open(rate).await });
+    } else {
+        for worker in 0..u64::from(bench.in_flight()) {
+            let run = Arc::clone(&run);
+            workers.spawn(async move { run.closed(worker).await });
+        }
     }
     // What is still under way when the time is over is not waited for beyond its deadline.
     workers.join_all().await;
@@ -311,11 +317,11 @@ pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
     Measured { tally, late, failed: bed.failed.get().cloned() }
 }
 
-/// Operations that were due before the end of the run, and that nobody had taken by then.
+/// Operations that were due before the end of the run, and that were not begun by then.
 fn late(run: &Run, rate: u64) -> u64 {
     let whole = run.until.saturating_duration_since(run.began).as_nanos();
     let due = (whole * u128::from(rate) / 1_000_000_000) as u64;
-    due.saturating_sub(run.taken.load(Ordering::Relaxed))
+    due.saturating_sub(run.begun.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]
