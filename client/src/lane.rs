@@ -310,4 +310,5 @@ fn refused_here(alert: u8, reason: &str) -> String {
     format!("this client refused the certificate of the node: {why}")
 }
 
-const NO_COMMON_PROTOCOL: &str = "the other side does not speak the client protocol; is this the client address?";
+const NO_COMMON_PROTOCOL: &str = "the other side does not speak the client protocol, or not this version of it; is this the \
+    client address, and are both programs of one release?";

@@ -4,10 +4,11 @@
 mod real;
 
 use quorate_ring::id::NodeId;
-use quorate_ring::wire::ALPN_CLIENT;
+use quorate_ring::wire::client::ClientRequest;
+use quorate_ring::wire::{ALPN_CLIENT, HEADER_BYTES};
 use real::certs::{Validity, write_identity};
 use real::dial::{Caller, endpoint};
-use real::lane::{Lane, name_of};
+use real::lane::{Lane, get, name_of};
 use real::{CLUSTER, Cluster, RealNode, program};
 use std::fs;
 use std::path::Path;
@@ -83,6 +84,24 @@ async fn a_node_that_is_told_to_stop_says_so_and_comes_back_with_its_data() {
     let mut again = client(&cluster, &nodes[2]).await;
     assert_eq!(again.get("before").await.unwrap(), [b"1"]);
     assert_eq!(again.get("meanwhile").await.unwrap(), [b"2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_that_a_broken_lane_never_took_are_not_waited_for_at_the_end() {
+    let cluster = Cluster::new(1, 1, "");
+    cluster.init(1);
+    let mut node = cluster.start(1);
+    let mut lane = client(&cluster, &node).await;
+    lane.put("large", &[7; 500_000]).await.unwrap();
+    // More than is sent ahead of what is read; and then what is no frame.
+    let mut asked = Vec::new();
+    (100..109).for_each(|request| ClientRequest::Read(get("large")).write(request, &mut asked));
+    lane.write(&asked).await.unwrap();
+    assert_eq!(lane.frame().await.unwrap().request, 100);
+    lane.write(&[0xff; HEADER_BYTES]).await.unwrap();
+    while lane.frame().await.is_ok() {}
+    assert_eq!(node.terminate().code(), Some(0), "{}", node.log());
+    assert!(!node.log().contains("something is still under way"), "{}", node.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,7 +107,7 @@ pub struct Full {
 /// What a shard is to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
-    /// Handle the batch, which may be empty: a timer is due then.
+    /// Handle the batch, which may be empty: a timer may be due.
     Batch,
     /// The node ends.
     Closed,
@@ -289,24 +289,29 @@ impl Inbox {
         tokio::task::yield_now().await;
         let rest = {
             let mut state = self.lock();
-            let rest = if batch.is_empty() { state.rest(Instant::now()) } else { Some(Duration::ZERO) };
+            let rest = wait.into_iter().chain(state.rest(Instant::now())).min();
+            let rest = if batch.is_empty() { rest } else { Some(Duration::ZERO) };
             if rest != Some(Duration::ZERO) {
                 state.sleep = Sleep::Task;
             }
             rest
         };
-        if rest != Some(Duration::ZERO) {
-            let stirred = self.stirred.notified();
-            match wait.into_iter().chain(rest).min() {
-                None => stirred.await,
-                // At the end of the wait a timer of the shard is due, or repair has its turn.
-                Some(wait) => tokio::select! {
+        let stirred = self.stirred.notified();
+        match rest {
+            Some(Duration::ZERO) => {}
+            None => {
+                stirred.await;
+                tokio::task::yield_now().await;
+            }
+            // At the end of it a timer of the shard is due, or repair has its turn.
+            Some(rest) => {
+                tokio::select! {
                     biased;
                     () = stirred => {}
-                    () = alarm.wait(wait) => {}
-                },
+                    () = alarm.wait(rest) => {}
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
         }
         let mut state = self.lock();
         state.sleep = Sleep::Awake;

@@ -252,24 +252,28 @@ impl Outbound {
     }
 }
 
-/// Writes what is queued, until the lane is closed or breaks.
+/// Writes what is queued, until the lane is closed or breaks, or until it is dropped: then the lane takes no more.
 pub struct LaneWriter {
     stream: SendStream,
     outbound: Arc<Outbound>,
 }
 
-impl LaneWriter {
-    /// Ends without an error once the lane is closed and all is written; with one when the connection is to be closed,
-    /// or is gone.
-    pub async fn run(mut self) -> Result<(), Close> {
-        let result = self.write_all().await;
+impl Drop for LaneWriter {
+    fn drop(&mut self) {
         let mut queue = self.outbound.lock();
         queue.closed = true;
         queue.chunks = Vec::new();
         self.outbound.total.subtract(std::mem::take(&mut queue.bytes));
         drop(queue);
         self.outbound.room.notify_waiters();
-        result
+    }
+}
+
+impl LaneWriter {
+    /// Ends without an error once the lane is closed and all is written; with one when the connection is to be closed,
+    /// or is gone.
+    pub async fn run(mut self) -> Result<(), Close> {
+        self.write_all().await
     }
 
     async fn write_all(&mut self) -> Result<(), Close> {

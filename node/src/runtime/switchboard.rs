@@ -201,18 +201,10 @@ fn lane_of_reply(message: &PeerReply) -> PeerLane {
     }
 }
 
-/// Taken for the frames of a drain to one destination, so that a few small ones are not copied as more are added.
-const FRAMES_BYTES: usize = 1024;
-
 /// What one drain of a shard says, collected so that all of it to one destination is written together.
 pub struct Outgoing {
     board: Arc<Switchboard>,
     frames: BTreeMap<Destination, Vec<u8>>,
-}
-
-/// The frames to one destination.
-fn of(frames: &mut BTreeMap<Destination, Vec<u8>>, to: Destination) -> &mut Vec<u8> {
-    frames.entry(to).or_insert_with(|| Vec::with_capacity(FRAMES_BYTES))
 }
 
 impl Outgoing {
@@ -231,7 +223,7 @@ impl Outgoing {
         if to == OWN_SESSION {
             return self.own_reply(request, message);
         }
-        let frames = of(&mut self.frames, Destination::Client(to));
+        let frames = self.frames.entry(Destination::Client(to)).or_default();
         let start = frames.len();
         message.write(request, frames);
         let added = frames.len() - start;
@@ -249,11 +241,13 @@ impl Outgoing {
     }
 
     pub fn peer_request(&mut self, to: NodeId, request: RequestId, message: &PeerRequest) {
-        message.write(request.0, of(&mut self.frames, Destination::Request(to, lane_of_request(message))));
+        let to = Destination::Request(to, lane_of_request(message));
+        message.write(request.0, self.frames.entry(to).or_default());
     }
 
     pub fn peer_reply(&mut self, to: NodeId, request: RequestId, message: &PeerReply) {
-        message.write(request.0, of(&mut self.frames, Destination::Reply(to, lane_of_reply(message))));
+        let to = Destination::Reply(to, lane_of_reply(message));
+        message.write(request.0, self.frames.entry(to).or_default());
     }
 
     /// Hands everything over to the lanes.

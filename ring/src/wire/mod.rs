@@ -32,9 +32,10 @@ pub const ALPN_CLIENT: &[u8] = b"quorate-client/2";
 /// and has to be sent again. The usual 208 KiB are gone with one large value.
 pub const SOCKET_BYTES: usize = 2 * 1024 * 1024;
 
-/// Datagrams that either side of a connection takes before it acknowledges them, or 25 ms: acks then mostly travel with an
-/// answer, and not in datagrams of their own. One that is missing is told at once.
-pub const DATAGRAMS_UNACKED_MAX: u32 = 9;
+/// Datagrams that either side of a connection takes without acknowledging them at once: acks then mostly travel with an
+/// answer, and not in datagrams of their own. No more, as a sender that has lost much goes on with two, and would wait for
+/// 25 ms after each few.
+pub const DATAGRAMS_UNACKED_MAX: u32 = 3;
 
 /// No message nests deeper; what does is refused before it costs stack.
 const DEPTH_MAX: usize = 16;
@@ -42,7 +43,7 @@ const DEPTH_MAX: usize = 16;
 /// Why bytes are not the message they are said to be.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("message kind {0} is not known to this program (protocol 2.{PROTOCOL_MINOR})")]
+    #[error("message kind {0} is not known to this program (protocol minor {PROTOCOL_MINOR})")]
     Kind(u8),
     #[error("the message does not decode: {0}")]
     Malformed(#[from] rmp_serde::decode::Error),

@@ -1,7 +1,11 @@
 //! Endpoints with the limits of the store, and TLS on both sides by one certificate that all have.
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig,
+    VarInt,
+};
+use quorate_ring::wire::DATAGRAMS_UNACKED_MAX;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -73,8 +77,11 @@ impl Credentials {
 }
 
 fn transport() -> Arc<TransportConfig> {
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(DATAGRAMS_UNACKED_MAX));
     let mut config = TransportConfig::default();
     config
+        .ack_frequency_config(Some(acks))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(u64::from(WINDOW_BYTES))
