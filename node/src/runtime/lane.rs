@@ -273,10 +273,6 @@ impl LaneWriter {
     /// Ends without an error once the lane is closed and all is written; with one when the connection is to be closed,
     /// or is gone.
     pub async fn run(mut self) -> Result<(), Close> {
-        self.write_all().await
-    }
-
-    async fn write_all(&mut self) -> Result<(), Close> {
         loop {
             let (mut chunks, closed) = self.take();
             if chunks.is_empty() {

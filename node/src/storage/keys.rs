@@ -18,7 +18,9 @@ pub(super) const PARTITION_BYTES: usize = 3;
 /// Bytes of a target in the key of a hint.
 pub(super) const TARGET_BYTES: usize = 2;
 const BUCKET_BYTES: usize = 4;
-const LOG_KEY_BYTES: usize = PARTITION_BYTES + 16;
+/// Where the actor ends in the key of a log entry: behind it they are in the order in which they are written.
+pub(super) const ACTOR_BYTES_END: usize = PARTITION_BYTES + 8;
+const LOG_KEY_BYTES: usize = ACTOR_BYTES_END + 8;
 /// Version of the layout of a log entry, its first byte.
 const LOG_ENTRY_VERSION: u8 = 1;
 

@@ -6,6 +6,7 @@ mod keys;
 mod memory;
 mod recent;
 pub mod rocks;
+mod splice;
 mod staged;
 
 pub use keys::{LogEntry, LogEntryError, MetaKey};

@@ -3,7 +3,12 @@
 //!
 //! What is here is what the database holds. A batch goes in after it was written; a row that was read goes in only if no
 //! row of its part was written since before it was read. So an older row never takes the place of a newer one.
+//!
+//! What was fsynced from here is also known to be what a change (`splice`) would be applied to, as a key has one writer: the
+//! shard of its partition, which commits one batch after the other. What was written without fsync is not: a power cut
+//! might take it, and leave the change.
 
+use super::splice::splice;
 use super::{Row, Table};
 use bytes::Bytes;
 use quick_cache::unsync::Cache;
@@ -17,20 +22,43 @@ const PARTS: usize = 16;
 const ENTRY_BYTES: u64 = 160;
 /// Larger rows stay out: copying them costs what finding them costs.
 const ROW_BYTES_MAX: usize = 64 * 1024;
+/// As many changes in a row are written before the row is written whole again: who reads it from the database has to find
+/// them all.
+const CHANGES_MAX: u8 = 15;
 /// For how many rows that went out are remembered, so that they stay when they come again.
 const ROW_BYTES_USUAL: usize = 512;
+
+#[derive(Clone, Debug)]
+struct Entry {
+    row: Bytes,
+    /// So many changes lie upon the whole row in the database; `CHANGES_MAX` if that is not known, or not fsynced.
+    changes: u8,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Bytewise;
 
-impl Weighter<Box<[u8]>, Bytes> for Bytewise {
-    fn weight(&self, key: &Box<[u8]>, row: &Bytes) -> u64 {
-        key.len() as u64 + row.len() as u64 + ENTRY_BYTES
+impl Weighter<Box<[u8]>, Entry> for Bytewise {
+    fn weight(&self, key: &Box<[u8]>, entry: &Entry) -> u64 {
+        key.len() as u64 + entry.row.len() as u64 + ENTRY_BYTES
     }
 }
 
+/// How a row is to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    /// As this change of what the database holds; else whole.
+    pub change: Option<Vec<u8>>,
+    /// So many changes then lie upon the whole row.
+    changes: u8,
+}
+
+impl Plan {
+    const WHOLE: Self = Self { change: None, changes: 0 };
+}
+
 struct Part {
-    rows: Cache<Box<[u8]>, Bytes, Bytewise>,
+    rows: Cache<Box<[u8]>, Entry, Bytewise>,
     /// Rows of this part that were written.
     written: u64,
 }
@@ -63,8 +91,8 @@ impl Recent {
         }
         let written = {
             let part = self.part(key);
-            if let Some(row) = part.rows.get(key) {
-                return Ok(Some(row.clone()));
+            if let Some(entry) = part.rows.get(key) {
+                return Ok(Some(entry.row.clone()));
             }
             part.written
         };
@@ -72,20 +100,47 @@ impl Recent {
         if let Some(row) = row.as_ref().filter(|row| row.len() <= ROW_BYTES_MAX) {
             let mut part = self.part(key);
             if part.written == written {
-                part.rows.insert(key.into(), row.clone());
+                part.rows.insert(key.into(), Entry { row: row.clone(), changes: CHANGES_MAX });
             }
         }
         Ok(row)
     }
 
-    /// Rows that have just been written to the database.
-    pub fn written(&self, rows: &[Row]) {
-        for row in rows.iter().filter(|row| row.table == Table::Objects && self.bytes_max > 0) {
+    /// How the rows of a batch are to be written, one plan for each.
+    pub fn plan(&self, rows: &[Row]) -> Vec<Plan> {
+        let mut last: Option<&Bytes> = None;
+        let mut plans = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut plan = Plan::WHOLE;
+            // What is not behind all before it may stand twice in the batch, and the first of the two is not here yet.
+            if row.table == Table::Objects && self.bytes_max > 0 && last.is_none_or(|last| last < &row.key) {
+                last = Some(&row.key);
+                plan = row.value.as_ref().map_or(plan, |value| self.plan_of(&row.key, value));
+            }
+            plans.push(plan);
+        }
+        plans
+    }
+
+    fn plan_of(&self, key: &[u8], value: &[u8]) -> Plan {
+        let old = self.part(key).rows.get(key).filter(|entry| entry.changes < CHANGES_MAX).cloned();
+        let change = old.and_then(|old| Some((splice(&old.row, value)?, old.changes + 1)));
+        change.map_or(Plan::WHOLE, |(change, changes)| Plan { change: Some(change), changes })
+    }
+
+    /// Rows that have just been written to the database, as planned, and fsynced if so it is said.
+    pub fn written(&self, rows: &[Row], plans: &[Plan], synced: bool) {
+        let rows = rows.iter().zip(plans);
+        for (row, plan) in rows.filter(|(row, _)| row.table == Table::Objects && self.bytes_max > 0) {
             let mut part = self.part(&row.key);
             part.written += 1;
             match row.value.as_ref().filter(|value| value.len() <= ROW_BYTES_MAX) {
                 // A copy: what is to be written is often a part of the message that brought it.
-                Some(value) => part.rows.insert(row.key[..].into(), Bytes::copy_from_slice(value)),
+                Some(value) => {
+                    let changes = if synced { plan.changes } else { CHANGES_MAX };
+                    let row_now = Bytes::copy_from_slice(value);
+                    part.rows.insert(row.key[..].into(), Entry { row: row_now, changes });
+                }
                 None => {
                     part.rows.remove(&row.key[..]);
                 }
@@ -105,6 +160,12 @@ mod tests {
 
     const NOTHING: Result<Option<Bytes>, ()> = Ok(None);
 
+    fn write(recent: &Recent, rows: &[Row]) -> Vec<bool> {
+        let plans = recent.plan(rows);
+        recent.written(rows, &plans, true);
+        plans.iter().map(|plan| plan.change.is_some()).collect()
+    }
+
     fn row(key: &'static [u8], value: Option<Bytes>) -> Row {
         Row { table: Table::Objects, key: Bytes::from_static(key), value }
     }
@@ -118,10 +179,10 @@ mod tests {
             Ok(Some(Bytes::from_static(b"1")))
         );
         assert_eq!(recent.get(b"a", || Err(())), Ok(Some(Bytes::from_static(b"1"))));
-        recent.written(&[row(b"a", Some(Bytes::from_static(b"2"))), row(b"b", Some(Bytes::from_static(b"3")))]);
+        write(&recent, &[row(b"a", Some(Bytes::from_static(b"2"))), row(b"b", Some(Bytes::from_static(b"3")))]);
         assert_eq!(recent.get(b"a", || Err(())), Ok(Some(Bytes::from_static(b"2"))));
         assert_eq!(recent.get(b"b", || Err(())), Ok(Some(Bytes::from_static(b"3"))));
-        recent.written(&[row(b"a", None)]);
+        write(&recent, &[row(b"a", None)]);
         assert_eq!(recent.get(b"a", || NOTHING), Ok(None));
         assert_eq!(recent.get(b"a", || Err(())), Err(()), "a row that cannot be read is an error");
     }
@@ -131,13 +192,13 @@ mod tests {
         let recent = Recent::new(1 << 20);
         let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
         let read = || {
-            recent.written(&[row(b"a", Some(new.clone()))]);
+            write(&recent, &[row(b"a", Some(new.clone()))]);
             Ok::<_, ()>(Some(old.clone()))
         };
         assert_eq!(recent.get(b"a", read), Ok(Some(old.clone())));
         assert_eq!(recent.get(b"a", || Err(())), Ok(Some(new)));
         let read = || {
-            recent.written(&[row(b"b", None)]);
+            write(&recent, &[row(b"b", None)]);
             Ok::<_, ()>(Some(old.clone()))
         };
         assert_eq!(recent.get(b"b", read), Ok(Some(old.clone())));
@@ -147,9 +208,9 @@ mod tests {
     #[test]
     fn a_large_row_is_not_kept_and_takes_the_place_of_none() {
         let recent = Recent::new(1 << 20);
-        recent.written(&[row(b"a", Some(Bytes::from_static(b"1")))]);
+        write(&recent, &[row(b"a", Some(Bytes::from_static(b"1")))]);
         let large = Bytes::from(vec![7; ROW_BYTES_MAX + 1]);
-        recent.written(&[row(b"a", Some(large.clone()))]);
+        write(&recent, &[row(b"a", Some(large.clone()))]);
         assert_eq!(recent.get(b"a", || Ok::<_, ()>(Some(large.clone()))), Ok(Some(large)));
         assert_eq!(recent.get(b"a", || Err(())), Err(()));
     }
@@ -159,14 +220,40 @@ mod tests {
         let recent = Recent::new(256 * 1024);
         for number in 0..10_000_u32 {
             let key = Bytes::copy_from_slice(&number.to_be_bytes());
-            recent.written(&[Row { table: Table::Objects, key, value: Some(Bytes::from(vec![1; 100])) }]);
+            write(&recent, &[Row { table: Table::Objects, key, value: Some(Bytes::from(vec![1; 100])) }]);
         }
         assert!((128 * 1024..=256 * 1024).contains(&recent.bytes()), "{}", recent.bytes());
         let before = recent.bytes();
-        recent.written(&[Row { table: Table::Log, ..row(b"a", Some(Bytes::from_static(b"1"))) }]);
+        write(&recent, &[Row { table: Table::Log, ..row(b"a", Some(Bytes::from_static(b"1"))) }]);
         assert_eq!((recent.bytes(), recent.get(b"a", || NOTHING)), (before, Ok(None)));
         let off = Recent::new(0);
-        off.written(&[row(b"a", Some(Bytes::from_static(b"1")))]);
+        write(&off, &[row(b"a", Some(Bytes::from_static(b"1")))]);
         assert_eq!((off.bytes(), off.get(b"a", || NOTHING)), (0, Ok(None)));
+    }
+
+    #[test]
+    fn a_row_is_written_as_a_change_if_what_it_changes_is_known_to_be_in_the_database() {
+        let long = |head: &str| row(b"a", Some(Bytes::from([head.as_bytes(), &[7; 200]].concat())));
+        let recent = Recent::new(1 << 20);
+        let plans: Vec<bool> = (0..40).flat_map(|n| write(&recent, &[long(&n.to_string())])).collect();
+        let whole: Vec<usize> = (0..40).filter(|n| !plans[*n]).collect();
+        assert_eq!(whole, [0, 16, 32], "now and then it is written whole");
+        let changes = |recent: &Recent, rows: &[Row]| write(recent, rows).iter().filter(|change| **change).count();
+        let b = || row(b"b", Some(Bytes::from_static(b"1")));
+        assert_eq!(changes(&recent, &[long("x"), b()]), 1);
+        assert_eq!(changes(&recent, &[long("x"), long("y")]), 1, "only the first one changes what is in the database");
+        assert_eq!(changes(&recent, &[b(), long("x"), b()]), 0, "these are not in order, so each may stand twice");
+        assert_eq!(changes(&recent, &[row(b"a", None)]), 0);
+        assert_eq!(changes(&recent, &[long("x")]), 0, "it was deleted");
+        let read = Recent::new(1 << 20);
+        read.get(b"a", || Ok::<_, ()>(long("x").value)).unwrap();
+        assert_eq!(changes(&read, &[long("y")]), 0, "who knows how many changes lie upon it");
+        assert_eq!(changes(&read, &[Row { table: Table::Log, ..long("z") }, long("z")]), 1);
+        let unsynced = Recent::new(1 << 20);
+        unsynced.written(&[long("x")], &unsynced.plan(&[long("x")]), false);
+        assert_eq!(changes(&unsynced, &[long("y")]), 0, "a power cut may take the row before");
+        assert_eq!(changes(&unsynced, &[long("z")]), 1);
+        let off = Recent::new(0);
+        assert_eq!(changes(&off, &[long("x")]) + changes(&off, &[long("y")]), 0);
     }
 }

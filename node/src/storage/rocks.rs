@@ -4,9 +4,9 @@
 //! `TolerateCorruptedTailRecords` accepts a record that was cut off at the very end of the log, and refuses to open
 //! a database whose log is damaged elsewhere, where acknowledged writes may follow (RocksDB wiki, "WAL Recovery Modes").
 
-use super::keys::{PARTITION_BYTES, TARGET_BYTES, share_prefix};
+use super::keys::{ACTOR_BYTES_END, PARTITION_BYTES, TARGET_BYTES, share_prefix};
 use super::recent::Recent;
-use super::{Read, Row, Rows, Storage, StorageError, Table};
+use super::{Read, Row, Rows, Storage, StorageError, Table, splice};
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
@@ -139,7 +139,7 @@ impl RocksStorage {
         Ok(())
     }
 
-    /// About how many objects there are, tombstones among them.
+    /// About how many objects there are, tombstones among them. What was written over counts until files are merged.
     pub fn keys_estimate(&self) -> u64 {
         self.property(Table::Objects, "rocksdb.estimate-num-keys")
     }
@@ -234,11 +234,13 @@ impl RocksStorage {
     fn write(&self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         let families = Table::ALL.map(|table| self.family(table));
-        for row in rows {
+        let plans = self.recent.plan(rows);
+        for (row, plan) in rows.iter().zip(&plans) {
             let family = &families[row.table as usize];
-            match &row.value {
-                Some(value) => batch.put_cf(family, &row.key, value),
-                None => batch.delete_cf(family, &row.key),
+            match (&row.value, &plan.change) {
+                (Some(_), Some(change)) => batch.merge_cf(family, &row.key, change),
+                (Some(value), None) => batch.put_cf(family, &row.key, value),
+                (None, _) => batch.delete_cf(family, &row.key),
             }
         }
         let sync = sync && !planted::no_fsync();
@@ -249,7 +251,7 @@ impl RocksStorage {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         self.db.write_opt(batch, &options).map_err(|error| failed("commit a batch", &error))?;
-        self.recent.written(rows);
+        self.recent.written(rows, &plans, sync);
         Ok(())
     }
 }
@@ -325,7 +327,10 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     // The log is read in runs, never by key, so its filters know prefixes only.
     blocks.set_whole_key_filtering(table != Table::Log);
-    let mut options = Options::default();
+    let mut options = insert_hints(table);
+    if table == Table::Objects {
+        options.set_merge_operator(splice::OPERATOR, splice::whole, splice::none_of_several);
+    }
     if let Some(length) = prefix_bytes(table) {
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));
     }
@@ -335,6 +340,19 @@ fn table_options(table: Table, cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
+}
+
+/// Where a row goes into the buffer in memory is looked for from where the last one of its prefix went: not from the top of
+/// 2^16 rows, most of them out of the processor's caches. It takes 250 bytes of the buffer for each prefix in it. RocksDB
+/// takes this option as text only, and ignores it where several shards write at once.
+fn insert_hints(table: Table) -> Options {
+    let length = match table {
+        Table::Objects => PARTITION_BYTES,
+        Table::Log => ACTOR_BYTES_END,
+        Table::Hints | Table::Meta => return Options::default(),
+    };
+    let text = format!("memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.{length}");
+    Options::default().get_options_from_string(text).expect("RocksDB knows its option")
 }
 
 fn open_error(folder: &Path, error: &rocksdb::Error) -> OpenError {

@@ -99,6 +99,86 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_
     }
 }
 
+/// As an object is whose key is written over and over: what is new in its head, one op id more at its end.
+fn overwritten(times: usize) -> Vec<u8> {
+    let op_ids = (times..times + 60).flat_map(|op| (op as u64 * 7).to_be_bytes().repeat(5));
+    format!("value {times}").into_bytes().into_iter().chain(op_ids).collect()
+}
+
+#[test]
+fn a_row_that_is_written_over_and_over_takes_little_of_the_log_and_is_read_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = open(folder.path(), Mode::Create);
+    let write = |storage: &mut RocksStorage, times: std::ops::Range<usize>| {
+        for times in times {
+            storage.commit(&[row(Table::Objects, b"a", Some(&overwritten(times)))], true).unwrap();
+        }
+    };
+    let read = |storage: &RocksStorage| {
+        let rows = storage.scan(Table::Objects, b"a", b"b", usize::MAX).unwrap();
+        assert_eq!(
+            rows.iter().map(|(_, row)| Some(row.clone())).collect::<Vec<_>>(),
+            [storage.get(Table::Objects, b"a").unwrap()]
+        );
+        rows[0].1.to_vec()
+    };
+    write(&mut storage, 0..90);
+    let logs = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap());
+    let log_bytes: u64 =
+        logs.filter(|f| f.path().extension().is_some_and(|e| e == "log")).map(|f| f.metadata().unwrap().len()).sum();
+    let whole_bytes: usize = (0..90).map(|times| overwritten(times).len()).sum();
+    assert!(log_bytes < whole_bytes as u64 / 4, "{log_bytes} of {whole_bytes}");
+    assert_eq!(read(&storage), overwritten(89));
+    for times in (90..190).step_by(10) {
+        if times % 20 == 0 {
+            storage.flush().unwrap();
+        }
+        drop(storage);
+        storage = open(folder.path(), Mode::Existing);
+        assert_eq!(read(&storage), overwritten(times - 1));
+        write(&mut storage, times..times + 10);
+    }
+    // Changes in other files than what they change, which is in memory.
+    for times in (190..330).step_by(7) {
+        write(&mut storage, times..times + 7);
+        storage.flush().unwrap();
+        assert_eq!(read(&storage), overwritten(times + 6));
+        if times % 5 == 0 {
+            storage.db.compact_range_cf(&storage.family(Table::Objects), None::<&[u8]>, None::<&[u8]>);
+            assert_eq!(read(&storage), overwritten(times + 6));
+        }
+    }
+    drop(storage);
+    assert_eq!(read(&open(folder.path(), Mode::Existing)), overwritten(329));
+}
+
+#[test]
+fn shards_that_write_at_once_each_find_what_they_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = open(folder.path(), Mode::Create);
+    let places = |shard: u8| (0..5u8).map(move |key| [3, 0, shard, 0, 0, 0, 0, 0, 0, 0, 1, key]);
+    std::thread::scope(|scope| {
+        for shard in 0..3 {
+            let mut storage = storage.clone();
+            scope.spawn(move || {
+                for times in 0..60 {
+                    let objects = places(shard).map(|key| row(Table::Objects, &key, Some(&overwritten(times))));
+                    let log =
+                        places(shard).map(|key| row(Table::Log, &[&key[..], &[times as u8]].concat(), Some(b"entry")));
+                    storage.commit(&objects.chain(log).collect::<Vec<_>>(), times % 4 > 0).unwrap();
+                }
+            });
+        }
+    });
+    drop(storage);
+    let storage = open(folder.path(), Mode::Existing);
+    for key in (0..3).flat_map(places) {
+        assert_eq!(storage.get(Table::Objects, &key).unwrap(), Some(Bytes::from(overwritten(59))));
+        assert!(storage.get(Table::Log, &[&key[..], &[59]].concat()).unwrap().is_some());
+    }
+    assert_eq!(storage.scan(Table::Log, &[3], &[4], usize::MAX).unwrap().len(), 3 * 5 * 60);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Stage(Table, u8, Option<u8>),
@@ -112,9 +192,9 @@ enum Step {
     Reopen,
 }
 
-/// Keys of four prefixes, as the filters know them.
+/// Keys of four prefixes, as the filters know them, and as long as the keys of the log need to be for its own.
 fn key_of(number: u8) -> Vec<u8> {
-    vec![3, 0, number / 6, number % 6]
+    vec![3, 0, number / 6, 0, 0, 0, 0, 0, 0, 0, 1, number % 6]
 }
 
 /// The end of a scan: within a prefix, or a whole one.
@@ -125,7 +205,7 @@ fn end_of(number: u8) -> Vec<u8> {
 fn step() -> impl Strategy<Value = Step> {
     let table = prop::sample::select(&Table::ALL[..]);
     prop_oneof![
-        6 => (table.clone(), 0..24u8, prop::option::of(0..40u8)).prop_map(|(t, k, v)| Step::Stage(t, k, v)),
+        6 => (table.clone(), 0..24u8, prop::option::of(0..200u8)).prop_map(|(t, k, v)| Step::Stage(t, k, v)),
         2 => any::<bool>().prop_map(|sync| Step::Commit { sync }),
         3 => (table.clone(), 0..24u8).prop_map(|(t, k)| Step::Get(t, k)),
         3 => (table, 0..24u8, 0..30u8, 1..200usize).prop_map(|(t, a, b, max)| Step::Scan(t, a, b, max)),

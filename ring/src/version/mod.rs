@@ -5,6 +5,7 @@ mod context;
 mod hint;
 mod hlc;
 mod object;
+mod past_ops;
 mod record;
 mod token;
 mod view;
@@ -13,7 +14,8 @@ pub use clock::{Clock, SeqSet};
 pub use context::Context;
 pub use hint::HintRecord;
 pub use hlc::Hlc;
-pub use object::{Content, Object, PAST_OPS_MAX, PastOp, RecordError, SIBLINGS_MAX};
+pub use object::{Content, Object, RecordError, SIBLINGS_MAX};
+pub use past_ops::{PAST_OPS_MAX, PastOp, PastOps};
 pub use token::{ContextToken, TokenError};
 pub use view::visible;
 

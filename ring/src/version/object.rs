@@ -1,14 +1,12 @@
 //! One key at one replica: its siblings, what is known of it, and how two such states become one.
 
 use super::record::{self, Parts, RECORD_VERSION};
-use super::{Clock, Context, Dot, Hlc};
+use super::{Clock, Context, Dot, Hlc, PastOp, PastOps};
 use crate::id::OpId;
 use bytes::Bytes;
 
 /// A client's put that would leave more siblings than this is refused; merges never are.
 pub const SIBLINGS_MAX: usize = 64;
-/// How many superseded op ids an object keeps, the newest by (HLC, dot).
-pub const PAST_OPS_MAX: usize = 64;
 /// What a put wrote.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Content {
@@ -25,14 +23,6 @@ impl Content {
     }
 }
 
-/// An event that left no sibling, or no longer does: kept so that a late retry is known as one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct PastOp {
-    pub hlc: Hlc,
-    pub dot: Dot,
-    pub op_id: OpId,
-}
-
 /// One key at one replica.
 ///
 /// `context` covers the dot of every sibling. A dot that the context covers and that is not among the siblings was
@@ -42,8 +32,7 @@ pub struct Object {
     /// In the order of their dots.
     siblings: Vec<(Dot, Content)>,
     context: Context,
-    /// In order, the greatest `PAST_OPS_MAX` of all that were ever united here.
-    past_ops: Vec<PastOp>,
+    past_ops: PastOps,
 }
 
 /// Why bytes are not an object.
@@ -77,7 +66,7 @@ impl Object {
         &self.context
     }
 
-    pub fn past_ops(&self) -> &[PastOp] {
+    pub fn past_ops(&self) -> &PastOps {
         &self.past_ops
     }
 
@@ -92,7 +81,7 @@ impl Object {
     /// The dot of the event with this op id, if it is still known here.
     pub fn event_of(&self, op_id: OpId) -> Option<Dot> {
         let live = self.siblings.iter().filter(|(_, c)| c.op_id == op_id).map(|(d, _)| *d).max();
-        live.or_else(|| self.past_ops.iter().filter(|p| p.op_id == op_id).map(|p| p.dot).max())
+        live.or_else(|| self.past_ops.event_of(op_id))
     }
 
     /// The newest timestamp of anything here; what a coordinator's next one has to be above.
@@ -108,7 +97,7 @@ impl Object {
             Some(content) => self.insert(dot, content),
             None => past.push(PastOp { hlc: op.1, dot, op_id: op.0 }),
         }
-        self.add_past_ops(past);
+        self.past_ops.add(past);
         self.context.join(seen);
         self.context.raise(dot.actor(), dot.seq());
     }
@@ -122,7 +111,7 @@ impl Object {
     /// clock of a full sync that has passed this key): an incoming sibling that was seen and is no longer shown here
     /// was superseded, and does not come back.
     pub fn merge(&mut self, incoming: &Object, known: impl Fn(Dot) -> bool) {
-        let mut past = if incoming.past_ops == self.past_ops { Vec::new() } else { incoming.past_ops.clone() };
+        let mut past = Vec::new();
         let mut fresh = Vec::new();
         for (dot, content) in incoming.siblings.iter().filter(|(d, _)| !self.shows(*d)) {
             if self.context.covers(*dot) || known(*dot) {
@@ -137,7 +126,8 @@ impl Object {
             self.insert(dot, content);
         }
         self.context.join(&incoming.context);
-        self.add_past_ops(past);
+        self.past_ops.unite(&incoming.past_ops);
+        self.past_ops.add(past);
     }
 
     /// Two answers about one key as one: kept is what both show, or what one shows and the other has not seen.
@@ -148,7 +138,7 @@ impl Object {
     /// Drops siblings that `clock` has seen and `shown` no longer shows: the source of a full sync let them go.
     pub fn drop_superseded(&mut self, clock: &Clock, shown: &Object) {
         let past = self.let_go(|dot, _| clock.contains(dot) && !shown.shows(dot));
-        self.add_past_ops(past);
+        self.past_ops.add(past);
     }
 
     /// Drops expired siblings that every owner has seen, for good; they stay covered by the context. Returns whether
@@ -156,7 +146,7 @@ impl Object {
     pub fn erase_expired(&mut self, wall_ms: u64, settled: &Context) -> bool {
         let past = self.let_go(|dot, content| content.expired(wall_ms) && settled.covers(dot));
         let erased = !past.is_empty();
-        self.add_past_ops(past);
+        self.past_ops.add(past);
         erased
     }
 
@@ -178,9 +168,7 @@ impl Object {
 
     /// Whether this knows of every event that `other` knows of, by context and by op id, as far as these are kept.
     pub fn remembers_all_of(&self, other: &Object) -> bool {
-        let oldest = self.past_ops.first().filter(|_| self.past_ops.len() == PAST_OPS_MAX);
-        let kept = other.past_ops.iter().filter(|past| oldest.is_none_or(|oldest| *past >= oldest));
-        self.context.covers_all(&other.context) && kept.into_iter().all(|p| self.past_ops.binary_search(p).is_ok())
+        self.context.covers_all(&other.context) && self.past_ops.remember(&other.past_ops)
     }
 
     /// Whether `other` holds a sibling that this lacks, or lacks one that this shows: differences of value, not of
@@ -210,23 +198,6 @@ impl Object {
         self.context.raise(dot.actor(), dot.seq());
     }
 
-    fn add_past_ops(&mut self, past: Vec<PastOp>) {
-        if past.is_empty() {
-            return;
-        }
-        self.past_ops.extend(past);
-        self.tidy_past_ops();
-    }
-
-    fn tidy_past_ops(&mut self) {
-        if !self.past_ops.is_sorted_by(|a, b| a < b) {
-            self.past_ops.sort(); // Runs that are in order are only merged.
-            self.past_ops.dedup();
-        }
-        let excess = self.past_ops.len().saturating_sub(PAST_OPS_MAX);
-        self.past_ops.drain(..excess);
-    }
-
     /// The record as it is stored.
     pub fn encode(&self) -> Bytes {
         record::encode(self)
@@ -254,9 +225,7 @@ impl Object {
         if let Some((dot, _)) = siblings.iter().find(|(d, _)| d.seq() == 0 || !context.covers(*d)) {
             return Err(RecordError::Uncovered(*dot));
         }
-        let mut object = Self { siblings, context, past_ops };
-        object.tidy_past_ops();
-        Ok(object)
+        Ok(Self { siblings, context, past_ops })
     }
 }
 

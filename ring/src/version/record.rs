@@ -5,23 +5,22 @@
 //! version(u8)
 //! actors(n), in order, each: actor(u64) seq(n), which is 0 if the context has none of it
 //! siblings(n), each: place(n) seq(n) hlc(u64) 0(u8), or 1(u8) expires(n); op id(16) length(n) value
-//! past ops, up to the end, each: hlc, less that of the one before it (n) place(n) seq(n) op id(16)
+//! past ops, up to the end, each: hlc(u64) actor(u64) seq(u64) op id(16)
 //! ```
 //!
 //! A place is that of an actor among the actors. `u64` is big-endian; `n` has seven bits in each byte, the least first,
 //! and the upper bit in all but the last (LEB128).
 
-use super::{Content, Context, Dot, Hlc, Object, PastOp, RecordError};
+use super::{Content, Context, Dot, Hlc, Object, PastOps, RecordError};
 use crate::id::{ActorId, OpId};
 use bytes::Bytes;
 
 /// Version of the layout, the first byte.
-pub(super) const RECORD_VERSION: u8 = 2;
+pub(super) const RECORD_VERSION: u8 = 3;
 /// The least that they take.
 const ACTOR_BYTES: usize = 8 + 1;
 const SIBLING_BYTES: usize = 1 + 1 + 8 + 1 + 16 + 1;
-const PAST_OP_BYTES: usize = 1 + 1 + 1 + 16;
-/// What a sibling and a past op may take beyond that, seldom reached: a guess for the size of a buffer.
+/// What a sibling may take beyond that, seldom reached: a guess for the size of a buffer.
 const NUMBER_BYTES: usize = 10;
 /// Past ops are left out of what is no longer than this without them.
 const COPIED_MAX: usize = 16 * 1024;
@@ -29,8 +28,8 @@ const COPIED_MAX: usize = 16 * 1024;
 pub(super) fn encode(object: &Object) -> Bytes {
     let actors = actors(object);
     let values: usize = object.siblings().iter().map(|(_, c)| SIBLING_BYTES + NUMBER_BYTES + c.value.len()).sum();
-    let rest = actors.len() * (ACTOR_BYTES + 4) + object.past_ops().len() * (PAST_OP_BYTES + NUMBER_BYTES);
-    let mut out = Vec::with_capacity(1 + 1 + values + 1 + rest);
+    let past_ops = object.past_ops().as_bytes();
+    let mut out = Vec::with_capacity(1 + 1 + actors.len() * (ACTOR_BYTES + 4) + values + 1 + past_ops.len());
     out.push(RECORD_VERSION);
     put_number(&mut out, actors.len() as u64);
     for (actor, seq) in &actors {
@@ -47,30 +46,19 @@ pub(super) fn encode(object: &Object) -> Bytes {
         put_number(&mut out, content.value.len() as u64);
         out.extend_from_slice(&content.value);
     }
-    put_past_ops(&mut out, &actors, object.past_ops());
+    out.extend_from_slice(past_ops);
     Bytes::from(out)
 }
 
-/// Every actor that a record names, in order, with what the context covers of it.
+/// The actors of context and siblings, in order, with what the context covers of it.
 fn actors(object: &Object) -> Vec<(ActorId, u64)> {
     let mut actors: Vec<_> = object.context().iter().collect();
-    let siblings = object.siblings().iter().map(|(dot, _)| dot.actor());
-    for actor in siblings.chain(object.past_ops().iter().map(|past| past.dot.actor())) {
+    for actor in object.siblings().iter().map(|(dot, _)| dot.actor()) {
         if let Err(place) = actors.binary_search_by_key(&actor, |(a, _)| *a) {
             actors.insert(place, (actor, 0));
         }
     }
     actors
-}
-
-fn put_past_ops(out: &mut Vec<u8>, actors: &[(ActorId, u64)], past_ops: &[PastOp]) {
-    let mut before = 0;
-    for past in past_ops {
-        put_number(out, past.hlc.0 - before);
-        put_dot(out, actors, past.dot);
-        out.extend_from_slice(&past.op_id.0);
-        before = past.hlc.0;
-    }
 }
 
 fn put_dot(out: &mut Vec<u8>, actors: &[(ActorId, u64)], Dot(actor, seq): Dot) {
@@ -87,11 +75,11 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// The parts of a record, as they were written: nothing about them is checked but that they are whole.
+/// The parts of a record. The siblings are as they were written: nothing about them is checked but that they are whole.
 pub(super) struct Parts {
     pub siblings: Vec<(Dot, Content)>,
     pub context: Context,
-    pub past_ops: Vec<PastOp>,
+    pub past_ops: PastOps,
 }
 
 /// Of the past ops, those whose dots are to be `kept`; of a tombstone all.
@@ -107,7 +95,7 @@ pub(super) fn decode(bytes: &[u8], kept: impl Fn(Dot) -> bool) -> Result<Parts, 
         siblings.push((dot, Content { value, hlc, expires_ms, op_id }));
     }
     let tombstone = siblings.is_empty();
-    let past_ops = reader.past_ops(&actors, |dot| tombstone || kept(dot))?;
+    let past_ops = PastOps::from_bytes(reader.0, |dot| tombstone || kept(dot)).ok_or(RecordError::Short)?;
     Ok(Parts { siblings, context: Context::from(actors), past_ops })
 }
 
@@ -125,18 +113,16 @@ pub(super) fn unsettled(bytes: &Bytes, settled: &Context) -> Result<Bytes, Recor
         return Ok(bytes.clone());
     }
     let mut all = 0;
-    let past_ops = reader.past_ops(&actors, |dot| {
+    let unsettled = |dot| {
         all += 1;
         !settled.covers(dot)
-    })?;
+    };
+    let past_ops = PastOps::from_bytes(reader.0, unsettled).ok_or(RecordError::Short)?;
     if past_ops.len() == all {
         return Ok(bytes.clone());
     }
     let head = &bytes[..bytes.len() - behind];
-    let mut out = Vec::with_capacity(head.len() + past_ops.len() * (PAST_OP_BYTES + NUMBER_BYTES));
-    out.extend_from_slice(head);
-    put_past_ops(&mut out, &actors, &past_ops);
-    Ok(Bytes::from(out))
+    Ok(Bytes::from([head, past_ops.as_bytes()].concat()))
 }
 
 /// A sibling as it lies in a record.
@@ -224,26 +210,5 @@ impl<'a> Reader<'a> {
         let (value, rest) = self.0.split_at(length);
         self.0 = rest;
         Ok((dot, Raw { value, hlc, expires_ms, op_id }))
-    }
-
-    fn past_ops(
-        &mut self,
-        actors: &[(ActorId, u64)],
-        mut kept: impl FnMut(Dot) -> bool,
-    ) -> Result<Vec<PastOp>, RecordError> {
-        let mut past_ops = Vec::new();
-        let mut hlc = Hlc(0);
-        while !self.0.is_empty() {
-            let later = hlc.0.checked_add(self.number()?);
-            hlc = Hlc(later.ok_or_else(|| RecordError::Malformed("a time has more than 64 bits".to_string()))?);
-            let (dot, op_id) = (self.dot(actors)?, self.op_id()?);
-            if kept(dot) {
-                if past_ops.is_empty() {
-                    past_ops.reserve_exact(1 + self.0.len() / PAST_OP_BYTES);
-                }
-                past_ops.push(PastOp { hlc, dot, op_id });
-            }
-        }
-        Ok(past_ops)
     }
 }

@@ -259,5 +259,5 @@ fn every_kind_of_message_has_golden_bytes() {
         lines!("peer-reply", peer_replies(), PeerReply),
     ]
     .concat();
-    assert_eq!(made, include_str!("../../golden/messages_v2.hex"), "messages made now:\n{made}");
+    assert_eq!(made, include_str!("../../golden/messages_v3.hex"), "messages made now:\n{made}");
 }

@@ -22,11 +22,11 @@ pub const OBJECT_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// major one is in the ALPNs: with a program of another there is no connection.
 pub const PROTOCOL_MINOR: u16 = 0;
 /// ALPN of the plane on which nodes talk to each other.
-pub const ALPN_PEER: &[u8] = b"quorate-peer/2";
+pub const ALPN_PEER: &[u8] = b"quorate-peer/3";
 /// ALPN of a second connection between nodes, for what nobody waits for: pulls, full syncs and handoffs.
-pub const ALPN_SYNC: &[u8] = b"quorate-sync/2";
+pub const ALPN_SYNC: &[u8] = b"quorate-sync/3";
 /// ALPN of the plane on which clients talk to nodes.
-pub const ALPN_CLIENT: &[u8] = b"quorate-client/2";
+pub const ALPN_CLIENT: &[u8] = b"quorate-client/3";
 
 /// Bytes that the system may hold for a UDP socket until they are read, if it allows that many: what finds no room is lost,
 /// and has to be sent again. The usual 208 KiB are gone with one large value.

@@ -1,6 +1,7 @@
 //! Lww readers agree: of all that a read knows and nothing supersedes, it shows the greatest (HLC, dot), and counts the
 //! rest.
 
+use super::reads::twin;
 use super::truth::Minted;
 use super::{Property, ReadSeen, Violation};
 
@@ -14,8 +15,9 @@ pub fn check(seen: &ReadSeen, due: &[&Minted], possible: &[&Minted]) -> Result<(
     let shown = answer.siblings.first().map(|shown| shown.dot);
     let greatest = |among: &[&Minted]| among.iter().map(|event| (event.hlc, event.dot)).max();
     let at = possible.iter().find(|event| Some(event.dot) == shown).map(|event| (event.hlc, event.dot));
-    if at < greatest(due) {
-        return broken(format!("a read shows {at:?}, but knows {:?}, which is later", greatest(due)));
+    let sure: Vec<&Minted> = due.iter().copied().filter(|event| twin(event, possible).is_none()).collect();
+    if at < greatest(&sure) {
+        return broken(format!("a read shows {at:?}, but knows {:?}, which is later", greatest(&sure)));
     }
     let others = due.len().saturating_sub(1)..=possible.len().saturating_sub(1);
     if !others.contains(&(answer.set_aside as usize)) {

@@ -63,7 +63,8 @@ impl Checks {
             return Ok(context);
         }
         let shows = |dot: Dot| seen.answer.siblings.iter().any(|sibling| sibling.dot == dot);
-        let dropped = due.into_iter().find(|event| !shows(event.dot));
+        let dropped =
+            due.iter().find(|event| !shows(event.dot) && !twin(event, &possible).is_some_and(|t| shows(t.dot)));
         match dropped {
             Some(event) => {
                 let text = format!("{} (op {}) is not shown, and nothing supersedes it", event.dot, event.op);
@@ -138,6 +139,12 @@ fn shown(
 fn live(history: &History, event: &Minted, context: &Context, settled: impl Fn(u64) -> bool) -> bool {
     let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some_and(&settled);
     !event.delete && context.covers(event.dot) && !history.superseded(event, known)
+}
+
+/// The larger event of the same op that a read may still show in its place: superseded by what every owner came to see while
+/// the read was under way.
+pub(super) fn twin<'a>(event: &Minted, possible: &[&'a Minted]) -> Option<&'a Minted> {
+    possible.iter().copied().find(|other| other.op == event.op && other.dot > event.dot)
 }
 
 /// Two live events of one op id, minted by two coordinators, are one in answers: the larger dot.

@@ -13,6 +13,7 @@ const BUFFERS_BYTES: usize = 64 * 1024 * 1024;
 const BUFFER_BYTES: usize = 16 * 1024 * 1024;
 const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const PARTITION_BYTES: usize = 3;
+const ACTOR_BYTES_END: usize = PARTITION_BYTES + 8;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 pub struct Disk {
@@ -37,7 +38,9 @@ impl Disk {
         options.set_max_total_wal_size(WAL_BYTES_MAX);
         options.set_max_background_jobs(2);
         let cache = Cache::new_lru_cache(CACHE_BYTES);
-        let families = [OBJECTS, LOG].map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        let family = |(name, hints)| Ok(ColumnFamilyDescriptor::new(name, family_options(hints, &cache)?));
+        let families = [(OBJECTS, PARTITION_BYTES), (LOG, ACTOR_BYTES_END)].map(family);
+        let families = families.into_iter().collect::<Result<Vec<_>, rocksdb::Error>>()?;
         let db = DB::open_cf_descriptors(&options, folder, families)?;
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
@@ -82,16 +85,18 @@ impl Disk {
     }
 }
 
-fn family_options(cache: &Cache) -> Options {
+/// Rows go into the buffer in memory near where the last one with the same `hints` bytes at its beginning went.
+fn family_options(hints: usize, cache: &Cache) -> Result<Options, rocksdb::Error> {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
-    let mut options = Options::default();
+    let text = format!("memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.{hints}");
+    let mut options = Options::default().get_options_from_string(text)?;
     options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PARTITION_BYTES));
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
     options.set_compression_type(DBCompressionType::Lz4);
-    options
+    Ok(options)
 }
