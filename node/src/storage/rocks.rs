@@ -29,6 +29,15 @@ const INFO_LOGS: usize = 2;
 /// One look-up in a hundred for an absent key reads a block (RocksDB wiki, "Bloom Filter").
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const BACKGROUND_JOBS: i32 = 2;
+/// How fast table files may be written: RocksDB finds the pace that is needed between a twentieth of this and this
+/// ("Auto-tuned Rate Limiter", RocksDB blog, 2017). Unlimited, writing a buffer out takes a core for a tenth of a second,
+/// and requests wait behind it.
+const FILE_BYTES_PER_SECOND_MAX: i64 = 256 * 1024 * 1024;
+/// In pieces: what the slowest pace allows for in these microseconds, and what is written at once.
+const FILE_PACE_US: i64 = 2_000;
+const FILE_PIECE_BYTES: u64 = 64 * 1024;
+/// Buffers that are written out go before files that are merged, except in one of so many times.
+const FILE_FAIRNESS: i32 = 10;
 const OPEN_FILES: i32 = 512;
 
 /// Why a database cannot be opened. It was not changed.
@@ -311,6 +320,8 @@ fn database_options(mode: Mode) -> Options {
     options.set_keep_log_file_num(INFO_LOGS);
     options.set_stats_dump_period_sec(0);
     options.set_bytes_per_sync(1024 * 1024);
+    options.set_auto_tuned_ratelimiter(FILE_BYTES_PER_SECOND_MAX, FILE_PACE_US, FILE_FAIRNESS);
+    options.set_writable_file_max_buffer_size(FILE_PIECE_BYTES);
     options
 }
 
