@@ -33,9 +33,8 @@ const BACKGROUND_JOBS: i32 = 2;
 /// ("Auto-tuned Rate Limiter", RocksDB blog, 2017). Unlimited, writing a buffer out takes a core for a tenth of a second,
 /// and requests wait behind it.
 const FILE_BYTES_PER_SECOND_MAX: i64 = 256 * 1024 * 1024;
-/// In pieces: what the slowest pace allows for in these microseconds, and what is written at once.
+/// What the pace allows for is handed out in portions of these microseconds.
 const FILE_PACE_US: i64 = 2_000;
-const FILE_PIECE_BYTES: u64 = 64 * 1024;
 /// Buffers that are written out go before files that are merged, except in one of so many times.
 const FILE_FAIRNESS: i32 = 10;
 const OPEN_FILES: i32 = 512;
@@ -321,7 +320,6 @@ fn database_options(mode: Mode) -> Options {
     options.set_stats_dump_period_sec(0);
     options.set_bytes_per_sync(1024 * 1024);
     options.set_auto_tuned_ratelimiter(FILE_BYTES_PER_SECOND_MAX, FILE_PACE_US, FILE_FAIRNESS);
-    options.set_writable_file_max_buffer_size(FILE_PIECE_BYTES);
     options
 }
 

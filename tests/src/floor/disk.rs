@@ -14,7 +14,6 @@ const BUFFER_BYTES: usize = 16 * 1024 * 1024;
 const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const FILE_BYTES_PER_SECOND_MAX: i64 = 256 * 1024 * 1024;
 const FILE_PACE_US: i64 = 2_000;
-const FILE_PIECE_BYTES: u64 = 64 * 1024;
 const FILE_FAIRNESS: i32 = 10;
 const PARTITION_BYTES: usize = 3;
 const ACTOR_BYTES_END: usize = PARTITION_BYTES + 8;
@@ -42,7 +41,6 @@ impl Disk {
         options.set_max_total_wal_size(WAL_BYTES_MAX);
         options.set_max_background_jobs(2);
         options.set_auto_tuned_ratelimiter(FILE_BYTES_PER_SECOND_MAX, FILE_PACE_US, FILE_FAIRNESS);
-        options.set_writable_file_max_buffer_size(FILE_PIECE_BYTES);
         let cache = Cache::new_lru_cache(CACHE_BYTES);
         let family = |(name, hints)| Ok(ColumnFamilyDescriptor::new(name, family_options(hints, &cache)?));
         let families = [(OBJECTS, PARTITION_BYTES), (LOG, ACTOR_BYTES_END)].map(family);
