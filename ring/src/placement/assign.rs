@@ -51,34 +51,44 @@ pub(super) fn assign(topology: &Topology, orders: &[Vec<NodeId>], n: u8) -> Vec<
     assignment.owners.iter().zip(&walks).map(list).collect()
 }
 
-/// How many partitions each node may own: its share by weight, but no node more than one copy of each partition, and
-/// no rack either when there are enough racks. What is cut off there is shared by the others.
+/// How many partitions each node may own: its share by weight, but no node more than one copy of each partition, and no
+/// rack more than its even part of them, one if there are enough racks. What is cut off there is shared by the others.
 fn caps(weights: &[usize], racks: &[usize], rack_count: usize, partitions: usize, n: usize) -> Vec<usize> {
-    let total = partitions * n;
-    // Groups that may hold one copy of a partition each: racks if there are enough of them, else nodes.
-    let group_of = |node: usize| if rack_count >= n { racks[node] } else { node };
-    let groups = if rack_count >= n { rack_count } else { weights.len() };
-    let mut group_weight = vec![0; groups];
-    for (node, weight) in weights.iter().enumerate() {
-        group_weight[group_of(node)] += weight;
-    }
-    let mut full = vec![false; groups];
-    let (mut left, mut weight_left) = (total, weights.iter().sum::<usize>());
-    // Each round fills at least one more group, or ends.
-    while let Some(group) = (0..groups).find(|g| !full[*g] && group_weight[*g] * left > partitions * weight_left) {
-        full[group] = true;
-        left -= partitions;
-        weight_left -= group_weight[group];
-    }
-    let share = |node: usize| {
-        let group = group_of(node);
-        if full[group] {
-            (weights[node] * partitions).div_ceil(group_weight[group])
-        } else {
-            (weights[node] * left).div_ceil(weight_left.max(1))
+    let part = even_part(n, rack_count);
+    let nodes = (0..weights.len()).map(|node| (vec![node], partitions));
+    let rack = |rack| (0..weights.len()).filter(|node| racks[*node] == rack).collect::<Vec<_>>();
+    let whole_racks = (0..rack_count).map(|number| (rack(number), part * partitions));
+    // A rack that holds one copy of each partition leaves none of its nodes more.
+    let groups: Vec<_> = nodes.filter(|_| part > 1).chain(whole_racks).collect();
+    let mut caps: Vec<Option<usize>> = vec![None; weights.len()];
+    let mut left = partitions * n;
+    loop {
+        let weight = |nodes: &[usize]| nodes.iter().map(|node| weights[*node]).sum::<usize>();
+        let free = |nodes: &[usize]| nodes.iter().copied().filter(|node| caps[*node].is_none()).collect::<Vec<_>>();
+        let all = free(&(0..weights.len()).collect::<Vec<_>>());
+        let all_weight = weight(&all);
+        let over = groups.iter().find_map(|(nodes, most)| {
+            let room = most.saturating_sub(nodes.iter().filter_map(|node| caps[*node]).sum());
+            let free = free(nodes);
+            (weight(&free) * left > room * all_weight).then_some((free, room))
+        });
+        // Each round settles at least one more node, or is the last.
+        let last = over.is_none();
+        let (settled, room) = over.unwrap_or((all, left));
+        let settled_weight = weight(&settled).max(1);
+        for node in settled {
+            caps[node] = Some((weights[node] * room).div_ceil(settled_weight).min(partitions));
         }
-    };
-    (0..weights.len()).map(|node| share(node).min(partitions)).collect()
+        left = left.saturating_sub(room);
+        if last {
+            return caps.into_iter().map(|cap| cap.expect("the last round settles all that are left")).collect();
+        }
+    }
+}
+
+/// Copies of a partition that a rack may hold: with fewer racks than copies, its even part.
+fn even_part(n: usize, rack_count: usize) -> usize {
+    n.div_ceil(rack_count.min(n))
 }
 
 impl Assignment {
@@ -101,8 +111,7 @@ impl Assignment {
             return false;
         }
         let shared = others().filter(|o| self.racks[**o] == self.racks[node]).count();
-        // With fewer racks than copies, no rack holds more than its even part.
-        shared < self.n.div_ceil(self.rack_count.min(self.n))
+        shared < even_part(self.n, self.rack_count)
     }
 
     fn own(&mut self, partition: usize, node: usize) {

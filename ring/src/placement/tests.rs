@@ -96,6 +96,13 @@ fn targets_hold_for_3_to_32_nodes_in_1_3_and_many_racks() {
     }
 }
 
+/// Racks of two, three and two nodes for five copies: 192 a node, which is 1.05 times the mean, and not one to spare.
+#[test]
+fn targets_hold_where_a_large_rack_leaves_more_to_the_others() {
+    check_targets(&[1, 0, 1, 2, 2, 0, 0], 5);
+    check_targets(&[2, 0, 2, 3, 3, 0, 0], 5);
+}
+
 #[test]
 fn every_owner_the_walk_would_give_is_given_where_there_is_room() {
     // Three nodes, three racks: everyone owns everything, in the naive order.
