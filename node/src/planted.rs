@@ -13,6 +13,10 @@ pub enum Bug {
     DroppedSibling,
     /// Answers to reads leave, and the batch that they were served from waits for the next commit.
     ReadUncommitted,
+    /// A read during a commit is answered from what is being committed.
+    ReadUnderWay,
+    /// "Absent" is said during a commit, with a clock that knows what is being committed.
+    AbsentUnderWay,
     /// A node that starts does not remember its last events.
     DotReuse,
     ExpiredDeadlineExecuted,
@@ -42,12 +46,14 @@ mod on {
     use std::cell::Cell;
 
     impl Bug {
-        pub const ALL: [Bug; 21] = [
+        pub const ALL: [Bug; 23] = [
             Bug::AckBeforeCommit,
             Bug::AckAtWMinusOne,
             Bug::CoordinatorCountedTwice,
             Bug::DroppedSibling,
             Bug::ReadUncommitted,
+            Bug::ReadUnderWay,
+            Bug::AbsentUnderWay,
             Bug::DotReuse,
             Bug::ExpiredDeadlineExecuted,
             Bug::QuorumWaived,
@@ -73,6 +79,8 @@ mod on {
                 Bug::CoordinatorCountedTwice => "coordinator-counted-twice",
                 Bug::DroppedSibling => "dropped-sibling",
                 Bug::ReadUncommitted => "read-uncommitted",
+                Bug::ReadUnderWay => "read-under-way",
+                Bug::AbsentUnderWay => "absent-under-way",
                 Bug::DotReuse => "dot-reuse",
                 Bug::ExpiredDeadlineExecuted => "expired-deadline-executed",
                 Bug::QuorumWaived => "quorum-waived",

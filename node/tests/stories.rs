@@ -3,12 +3,14 @@
 mod world;
 
 use bytes::Bytes;
+use quorate_node::kernel::{Effect, Event, RequestId, SessionId};
 use quorate_node::storage::Table;
-use quorate_ring::id::{ActorId, NodeId};
+use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId};
 use quorate_ring::topology::{Count, Durability};
-use quorate_ring::version::ContextToken;
+use quorate_ring::version::{ContextToken, Object};
 use quorate_ring::wire::client::*;
 use quorate_ring::wire::failure::{Doubt, Refusal};
+use quorate_ring::wire::peer::{Fetch, Fetched, PeerReply, PeerRequest};
 use world::{World, delete, read, sloppy, write};
 
 #[test]
@@ -362,4 +364,77 @@ fn a_fallback_that_was_restarted_finds_its_hints_again() {
         Some(ClientReply::Read(answer)) => assert_eq!(answer.siblings.len(), 1),
         other => panic!("{other:?}"),
     }
+}
+
+/// Node 1 of three, with the put of another value to `changed` on its way to the disk. All three hold `still` and `changed`.
+fn during_a_commit() -> World {
+    let mut world = World::new(3);
+    for (key, op) in [("still", 1), ("changed", 2)] {
+        world.put(1, write(1, key, "v", Supersede::Local, op));
+    }
+    let mut held = Vec::new();
+    let put = from_client(ClientRequest::Write(write(1, "changed", "w", Supersede::Local, 3)));
+    let now = world.now();
+    let kernel = world.kernels.get_mut(&NodeId(1)).unwrap();
+    kernel.handle(now, put, &mut held).unwrap();
+    assert!(kernel.batch().is_some_and(|batch| batch.sync));
+    world
+}
+
+fn from_client(message: ClientRequest) -> Event {
+    Event::Client { from: SessionId(1), request: 7, arrived: std::time::Duration::from_secs(1), message }
+}
+
+/// What comes of an event at node 1 while the commit is under way; none if it has to wait.
+fn meanwhile(world: &mut World, event: Event) -> Option<Vec<Effect>> {
+    let now = world.now();
+    let mut effects = Vec::new();
+    let back = world.kernels.get_mut(&NodeId(1)).unwrap().meanwhile(now, event, &mut effects).unwrap();
+    assert!(back.is_none() || effects.is_empty(), "{effects:?}");
+    back.is_none().then_some(effects)
+}
+
+#[test]
+fn during_a_commit_what_is_stored_and_not_written_is_read_and_nothing_else() {
+    let mut world = during_a_commit();
+    let one = |key| from_client(ClientRequest::Read(ReadRequest { r: Some(Count::One), ..read(1, key) }));
+    let fetch = |key: &'static str| {
+        let (epoch, bucket, key) = (Epoch(1), BucketId(1), Bytes::from_static(key.as_bytes()));
+        let fetch = Fetch { epoch, bucket, key, context_for: None, deadline_ms: 1_000, request_id: None };
+        let (request, arrived) = (RequestId(1), std::time::Duration::from_secs(1));
+        Event::PeerRequest { from: NodeId(2), request, arrived, message: PeerRequest::Fetch(fetch) }
+    };
+    let answers = |effects: &Vec<Effect>| effects.iter().filter(|effect| effect.answers_a_read()).count();
+    for event in [one("still"), fetch("still")] {
+        assert_eq!(meanwhile(&mut world, event).as_ref().map(answers), Some(1));
+    }
+    // "Absent" would be said with the clock, which knows the put.
+    for event in [one("changed"), fetch("changed"), one("absent"), fetch("absent"), Event::Drain] {
+        assert!(meanwhile(&mut world, event.clone()).is_none(), "{event:?}");
+    }
+    let (now, mut effects) = (world.now(), Vec::new());
+    world.kernels.get_mut(&NodeId(1)).unwrap().committed(&mut || now, &mut effects);
+    assert!(meanwhile(&mut world, one("changed")).is_some(), "the commit is over");
+}
+
+#[test]
+fn during_a_commit_an_answer_that_agrees_ends_a_read_and_one_that_does_not_waits() {
+    let mut world = during_a_commit();
+    let asked = meanwhile(&mut world, from_client(ClientRequest::Read(read(1, "still")))).unwrap();
+    let request = asked.iter().find_map(|effect| match effect {
+        Effect::PeerRequest { to: NodeId(2), request, message: PeerRequest::Fetch(_) } => Some(*request),
+        _ => None,
+    });
+    let held = world.kernels[&NodeId(2)].replicas().find_map(|(_, replica)| {
+        let place = quorate_node::replica::Place { bucket: BucketId(1), key: Bytes::from_static(b"still") };
+        replica.stored(world.kernels[&NodeId(2)].store(), &place).unwrap()
+    });
+    let answer = |request: Option<RequestId>, object: &Object| {
+        let message = PeerReply::Fetched(Fetched { object: object.encode(), took_us: 1 });
+        Event::PeerReply { from: NodeId(2), request: request.unwrap(), message }
+    };
+    assert!(meanwhile(&mut world, answer(Some(RequestId(1 << 8)), &held.clone().unwrap())).is_none(), "nobody asked");
+    assert!(meanwhile(&mut world, answer(request, &Object::default())).is_none(), "it may have to be repaired");
+    let ended = meanwhile(&mut world, answer(request, &held.unwrap())).unwrap();
+    assert!(ended.iter().any(Effect::answers_a_read), "{ended:?}");
 }

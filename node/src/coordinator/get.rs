@@ -94,6 +94,11 @@ impl Get {
         self.proceed(now)
     }
 
+    /// Whether all answers so far show the same as this one.
+    pub fn agrees(&self, object: &Object) -> bool {
+        self.answers.iter().all(|(_, answer)| answer.shows_same_as(object))
+    }
+
     /// How long a node that is asked has taken by now.
     pub fn waited(&self, now: Duration, from: NodeId) -> Option<Duration> {
         self.waiting.get(&from).map(|sent| now.saturating_sub(*sent))

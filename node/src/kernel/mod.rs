@@ -2,7 +2,7 @@
 //!
 //! A driver drains its inbox, hands each event to [`Kernel::handle`], then calls [`Kernel::commit`] once, and only then
 //! carries out the effects; those from before anything was staged ([`Kernel::settled`]) it may carry out at once, and so
-//! those of acks of puts that are committed ([`Kernel::ack_meanwhile`]).
+//! those of what a commit under way does not concern ([`Kernel::meanwhile`]).
 //! Nothing that carries a dot, a context or a clock leaves before the batch that it stems from is committed: there is no
 //! other way out of here. Inside there is no clock, no entropy, no socket and no lock.
 
@@ -16,6 +16,7 @@ mod exchange;
 mod hints;
 mod late;
 mod logs;
+mod meanwhile;
 mod operations;
 mod pace;
 mod peers;
@@ -48,7 +49,6 @@ use quorate_ring::wire::client::{ClientReply, ClientRequest};
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{PeerReply, Replicated};
 use repair::Repair;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,44 +273,25 @@ impl<S: Storage> Kernel<S> {
     ///
     /// `clock` is asked for the time after the commit.
     pub fn commit(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
-        if planted::is(Bug::ReadUncommitted) && effects.iter().any(Effect::answers_a_read) {
-            return Ok(());
-        }
-        if !planted::is(Bug::AckBeforeCommit) || self.acks.is_empty() {
-            self.store.commit(std::mem::take(&mut self.sync))?;
+        if let Some(batch) = self.batch() {
+            self.store.write(&batch)?;
         }
         self.committed(clock, effects);
         Ok(())
     }
 
     /// The batch of what the events since the last one staged; none if there is nothing to write. It is for a driver that
-    /// commits it on another thread, and then calls `committed`; in between it may call `ack_meanwhile`, and nothing else.
+    /// commits it on another thread, and then calls `committed`; in between it may call `meanwhile`, and nothing else.
     pub fn batch(&mut self) -> Option<Batch> {
-        self.store.take(std::mem::take(&mut self.sync))
-    }
-
-    /// Takes an ack while a batch of this kernel is being committed. That of a put which is committed here is counted: this
-    /// stages nothing, reads nothing that is stored, and what comes of it may be carried out at once. Whatever else it is
-    /// is given back.
-    pub fn ack_meanwhile(&mut self, now: Now, event: Event, effects: &mut Vec<Effect>) -> Option<Event> {
-        let Event::PeerReply { from, request, message: message @ PeerReply::Replicated(_) } = event else {
-            return Some(event);
-        };
-        let number = request.0 >> 8;
-        let of_committed = self.asked(number) && self.minted.binary_search(&number).is_err();
-        match self.operations.entry(number) {
-            Entry::Occupied(put) if of_committed && matches!(put.get(), Operation::Put(_)) => {
-                let operation = put.remove();
-                self.put_replied(now, from, (number, operation), message, effects);
-            }
-            Entry::Vacant(_) if of_committed => self.late_reply(now, from, number, &message, effects),
-            Entry::Occupied(_) | Entry::Vacant(_) => return Some(Event::PeerReply { from, request, message }),
+        if planted::is(Bug::AckBeforeCommit) && !self.acks.is_empty() {
+            return None;
         }
-        None
+        self.store.take(std::mem::take(&mut self.sync))
     }
 
     /// Appends what may be said only after the commit: acks, and the writes that go out to other owners.
     pub fn committed(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Vec<Effect>) {
+        self.store.landed();
         if self.acks.is_empty() && self.minted.is_empty() {
             return;
         }

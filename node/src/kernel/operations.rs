@@ -228,10 +228,7 @@ impl<S: Storage> Kernel<S> {
             return self.canary_reply(now, from, number, &reply, effects);
         };
         match &mut operation {
-            Operation::Read { get, .. } | Operation::Gather { get, .. } => {
-                if let (PeerReply::Fetched(_), Some(took)) = (&reply, get.waited(now.mono, from)) {
-                    effects.push(Effect::Measure(Measure::Replied { kind: Asked::Fetch, took }));
-                }
+            Operation::Read { .. } | Operation::Gather { .. } => {
                 let answer = match reply {
                     PeerReply::Fetched(fetched) => match Object::decode(&fetched.object) {
                         Ok(object) => Ok((object, fetched.took_us)),
@@ -239,8 +236,7 @@ impl<S: Storage> Kernel<S> {
                     },
                     other => Err(refusal_of(other)),
                 };
-                let step = get.on_reply(now.mono, from, answer);
-                return self.get_step(now, number, operation, step, effects);
+                return self.get_replied(now, from, (number, operation), answer, effects);
             }
             Operation::Put(_) => self.put_replied(now, from, (number, operation), reply, effects),
             Operation::Forwarded { to, .. } if *to == from => self.forward_replied(now, operation, reply, effects),
@@ -270,6 +266,25 @@ impl<S: Storage> Kernel<S> {
             }
         }
         Ok(())
+    }
+
+    /// An owner answered to a read or a gathering under way.
+    pub(super) fn get_replied(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        (number, mut operation): (u64, Operation),
+        answer: Result<(Object, u64), Refusal>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StorageError> {
+        let (Operation::Read { get, .. } | Operation::Gather { get, .. }) = &mut operation else {
+            unreachable!("only reads and gatherings hold a get")
+        };
+        if let (Ok(_), Some(took)) = (&answer, get.waited(now.mono, from)) {
+            effects.push(Effect::Measure(Measure::Replied { kind: Asked::Fetch, took }));
+        }
+        let step = get.on_reply(now.mono, from, answer);
+        self.get_step(now, number, operation, step, effects)
     }
 
     /// An owner or a fallback answered to a put under way.

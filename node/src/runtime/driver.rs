@@ -5,7 +5,7 @@
 //!
 //! The only shard of a node is a task beside its connections, on one thread: handing each request from thread to thread
 //! costs more than the request. Its batches are committed on another thread, so that connections are served meanwhile,
-//! and so are acks: a put would otherwise wait for the end of a commit that is none of its own.
+//! and so are acks and reads: they would otherwise wait for the end of a commit that is none of their own.
 //! Of several shards each has a thread, and commits there.
 
 use super::alarm::Alarm;
@@ -14,7 +14,7 @@ use super::inbox::{Drained, Inbox};
 use super::switchboard::Outgoing;
 use super::timers::Timers;
 use super::trail;
-use crate::kernel::{Effect, Event, Kernel};
+use crate::kernel::{Effect, Event, Kernel, weight};
 use crate::metrics::Metrics;
 use crate::storage::{Batch, Storage, StorageError};
 use quorate_ring::id::{NodeId, Partition};
@@ -26,6 +26,10 @@ use tokio::sync::mpsc;
 
 /// Timers handled between two commits at the most.
 const FIRED_MAX: usize = 1024;
+/// Events, and their bytes, that wait for the end of a commit after they were looked at. Beyond it no more reads are taken
+/// meanwhile: so the next batch has room for others.
+const NEXT_MAX: usize = 64;
+const NEXT_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a shard has to tell the node that it is part of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,26 +149,31 @@ impl<S: Storage> Driver<S> {
         }
     }
 
-    /// Commits a batch; meanwhile acks of earlier ones go through.
+    /// Commits a batch; meanwhile acks of earlier ones go through, and reads that it does not concern.
     async fn commit_here<D: Storage + Send + 'static>(&mut self, disk: D, rows: Batch) -> Result<(), StorageError> {
         let inbox = self.links.inbox.clone();
         let mut committed = std::pin::pin!(commit(disk, rows));
-        let mut acks = Vec::new();
+        let mut first = Vec::new();
         loop {
+            let reads = self.next.len() < NEXT_MAX && self.next.iter().map(weight).sum::<usize>() < NEXT_BYTES_MAX;
             tokio::select! {
                 biased;
                 done = &mut committed => return done,
-                () = inbox.acks_here(&mut acks) => {}
+                () = inbox.first_here(reads, &mut first) => {}
             }
             let held = std::mem::take(&mut self.effects);
-            for ack in acks.drain(..) {
+            for event in first.drain(..) {
                 let now = self.links.clock.now();
-                if let Some(other) = self.kernel.ack_meanwhile(now, ack, &mut self.effects) {
-                    self.next.push(other);
+                let trailed = self.trail.then(|| event.clone());
+                match self.kernel.meanwhile(now, event, &mut self.effects)? {
+                    Some(other) => self.next.push(other),
+                    None => trailed.iter().for_each(trail::event),
                 }
             }
             self.release();
             self.effects = held;
+            // What came to be sent is sent, and what arrives is taken together.
+            tokio::task::yield_now().await;
         }
     }
 

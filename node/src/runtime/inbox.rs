@@ -17,6 +17,10 @@ use tokio::sync::Notify;
 const BATCH_EVENTS_MAX: usize = 512;
 /// And their bytes.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Reads, and answers to reads, that are taken at one time while a batch is being committed.
+const MEANWHILE_MAX: usize = 64;
+/// And their bytes.
+const MEANWHILE_BYTES_MAX: usize = 1024 * 1024;
 /// Of each batch in which repair has its turn, so many events are left to it, however busy the clients are.
 const BATCH_REPAIR_MIN: usize = 16;
 /// A turn of repair while there are clients: short, as the next of them may come right behind it.
@@ -126,21 +130,35 @@ struct Queue {
 }
 
 impl Queue {
-    fn take_acks(&mut self, acks: &mut Vec<Event>) {
+    /// Moves acks, wherever they stand, and up to `most` other events that come first, to `events`. Stops with these behind
+    /// the one with which `left` bytes are used up.
+    fn take_first(&mut self, mut most: usize, left: &mut usize, events: &mut Vec<Event>) {
         for _ in 0..self.waiting.len() {
             let Some(waiting) = self.waiting.pop_front() else { return };
-            if waiting.event.is_ack() {
+            let ack = waiting.event.is_ack();
+            if ack || (most > 0 && *left > 0 && waiting.event.comes_first()) {
+                if !ack {
+                    most -= 1;
+                    *left = left.saturating_sub(waiting.weight);
+                }
                 self.bytes -= waiting.weight;
-                acks.push(waiting.event);
+                events.push(waiting.event);
             } else {
                 self.waiting.push_back(waiting);
             }
         }
     }
+
+    /// How long the first one has waited.
+    fn age(&self) -> Duration {
+        self.waiting.front().map_or(Duration::ZERO, |oldest| oldest.since.elapsed())
+    }
 }
 
 struct State {
     urgent: Queue,
+    /// Work that only reads: it need not wait for the end of a commit.
+    reads: Queue,
     work: Queue,
     repair: Queue,
     turns: Turns,
@@ -158,25 +176,50 @@ enum Sleep {
     Thread,
     /// Its task does, and the thread does other work.
     Task,
-    /// Its task waits for the end of a commit, and takes nothing but acks.
-    Commit,
+    /// Its task waits for the end of a commit, and takes nothing but acks and, if they are wanted, reads.
+    Commit { reads: bool },
 }
 
 impl State {
-    fn queue(&mut self, class: Class) -> &mut Queue {
-        match class {
+    fn queue(&mut self, event: &Event) -> &mut Queue {
+        match class(event) {
             Class::Urgent => &mut self.urgent,
+            Class::Work if event.comes_first() => &mut self.reads,
             Class::Work => &mut self.work,
             Class::Repair => &mut self.repair,
         }
     }
 
+    fn queues(&self, class: Class) -> impl Iterator<Item = &Queue> {
+        let (queue, other) = match class {
+            Class::Urgent => (&self.urgent, None),
+            Class::Work => (&self.work, Some(&self.reads)),
+            Class::Repair => (&self.repair, None),
+        };
+        std::iter::once(queue).chain(other)
+    }
+
+    /// Whether one more of its class is over a limit of bytes. The first one never is.
+    fn is_over(&self, limit: usize, event: &Event) -> bool {
+        let bytes: usize = self.queues(class(event)).map(|queue| queue.bytes).sum();
+        bytes > 0 && bytes + weight(event) > limit
+    }
+
     /// How long there is nothing to be done: not at all, until repair has its turn, or, if none, until something comes.
     fn rest(&self, now: Instant) -> Option<Duration> {
-        if !self.urgent.waiting.is_empty() || !self.work.waiting.is_empty() || self.closed {
+        if self.closed || [&self.urgent, &self.reads, &self.work].iter().any(|queue| !queue.waiting.is_empty()) {
             return Some(Duration::ZERO);
         }
         (!self.repair.waiting.is_empty()).then(|| self.turns.rest(now))
+    }
+
+    /// Moves up to `most` requests that clients wait for, here or at a peer, to a batch. Reads go first, but leave half of the
+    /// room to the others: so no read waits for long behind them.
+    fn take_work(&mut self, most: usize, left: &mut usize, batch: &mut Vec<Event>) {
+        let end = batch.len() + most;
+        take(&mut self.reads, most / 2, left, batch);
+        take(&mut self.work, end - batch.len(), left, batch);
+        take(&mut self.reads, end - batch.len(), left, batch);
     }
 
     /// Adds a turn of repair to a batch, if it has one.
@@ -210,6 +253,7 @@ impl Inbox {
     pub fn new(limit: usize, repair_share_percent: u8) -> Self {
         let state = State {
             urgent: Queue::default(),
+            reads: Queue::default(),
             work: Queue::default(),
             repair: Queue::default(),
             turns: Turns::new(repair_share_percent),
@@ -228,9 +272,8 @@ impl Inbox {
     /// Puts in what a client asks, if there is room.
     pub fn offer(&self, event: Event) -> Result<(), Full> {
         let mut state = self.lock();
-        let queue = state.queue(class(&event));
-        let age = queue.waiting.front().map_or(Duration::ZERO, |oldest| oldest.since.elapsed());
-        if queue.bytes + weight(&event) > self.limit && !queue.waiting.is_empty() || age > AGE_MAX {
+        let age = state.queue(&event).age();
+        if state.is_over(self.limit, &event) || age > AGE_MAX {
             let retry_after_ms = (age.as_millis() as u32).clamp(50, 2_000);
             return Err(Full { retry_after_ms });
         }
@@ -255,9 +298,8 @@ impl Inbox {
 
     #[allow(clippy::result_large_err, reason = "what finds no room goes back as it came")]
     fn try_deliver(&self, event: Event) -> Result<(), Event> {
-        let mut state = self.lock();
-        let queue = state.queue(class(&event));
-        if queue.bytes + weight(&event) > 2 * self.limit && !queue.waiting.is_empty() {
+        let state = self.lock();
+        if state.is_over(2 * self.limit, &event) {
             return Err(event);
         }
         self.put(state, event);
@@ -318,20 +360,25 @@ impl Inbox {
         self.take_batch(state, batch)
     }
 
-    /// Waits until acks of writes are there, and moves all of them to `acks`. For a shard that is a task, while its batch is
-    /// being committed.
-    pub async fn acks_here(&self, acks: &mut Vec<Event>) {
+    /// Waits until there is something that comes first, acks of writes or, if they are wanted, `reads` and what they
+    /// brought, and moves it to `events`. For a shard that is a task, while its batch is being committed.
+    pub async fn first_here(&self, reads: bool, events: &mut Vec<Event>) {
         loop {
             {
                 let mut state = self.lock();
-                state.urgent.take_acks(acks);
-                if !acks.is_empty() {
+                let (most, mut left) = (if reads { MEANWHILE_MAX } else { 0 }, MEANWHILE_BYTES_MAX);
+                state.urgent.take_first(most, &mut left, events);
+                if reads && !state.reads.waiting.is_empty() {
+                    take(&mut state.reads, most, &mut left, events);
+                    state.turns.clients_came(Instant::now());
+                }
+                if !events.is_empty() {
                     state.sleep = Sleep::Awake;
                     drop(state);
                     self.room.notify_waiters();
                     return;
                 }
-                state.sleep = Sleep::Commit;
+                state.sleep = Sleep::Commit { reads };
             }
             self.stirred.notified().await;
             // Whatever else arrives with it comes along.
@@ -346,7 +393,7 @@ impl Inbox {
         let mut left = BATCH_BYTES_MAX;
         take(&mut state.urgent, BATCH_EVENTS_MAX - BATCH_REPAIR_MIN, &mut left, batch);
         let room = (BATCH_EVENTS_MAX - BATCH_REPAIR_MIN).saturating_sub(batch.len());
-        take(&mut state.work, room, &mut left, batch);
+        state.take_work(room, &mut left, batch);
         state.take_repair(batch);
         drop(state);
         self.room.notify_waiters();
@@ -363,20 +410,22 @@ impl Inbox {
 
     /// Bytes that wait.
     pub fn bytes(&self, class: Class) -> usize {
-        self.lock().queue(class).bytes
+        self.lock().queues(class).map(|queue| queue.bytes).sum()
     }
 
     /// How long the oldest of a class has waited.
     pub fn oldest(&self, class: Class) -> Duration {
-        self.lock().queue(class).waiting.front().map_or(Duration::ZERO, |oldest| oldest.since.elapsed())
+        self.lock().queues(class).map(Queue::age).max().unwrap_or_default()
     }
 
     fn put(&self, mut state: MutexGuard<'_, State>, event: Event) {
-        let (weight, ack) = (weight(&event), event.is_ack());
-        let queue = state.queue(class(&event));
+        let (weight, ack, first) = (weight(&event), event.is_ack(), event.comes_first());
+        let queue = state.queue(&event);
         queue.bytes += weight;
         queue.waiting.push_back(Waiting { event, weight, since: Instant::now() });
-        if state.sleep == Sleep::Commit && !ack {
+        if let Sleep::Commit { reads } = state.sleep
+            && !(ack || (reads && first))
+        {
             return;
         }
         let sleep = std::mem::take(&mut state.sleep);
@@ -384,7 +433,7 @@ impl Inbox {
         match sleep {
             Sleep::Awake => {}
             Sleep::Thread => self.filled.notify_one(),
-            Sleep::Task | Sleep::Commit => self.stirred.notify_one(),
+            Sleep::Task | Sleep::Commit { .. } => self.stirred.notify_one(),
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quorate_ring::id::{BucketId, Epoch, NodeId};
 use quorate_ring::topology::Durability;
 use quorate_ring::wire::client::{ClientRequest, ReadRequest, StatusRequest};
-use quorate_ring::wire::peer::{PeerReply, Pong, Replicate, Replicated};
+use quorate_ring::wire::peer::{Fetched, PeerReply, Pong, Replicate, Replicated};
 use std::sync::Arc;
 
 fn client(request: u64) -> Event {
@@ -177,11 +177,11 @@ async fn acks_are_taken_during_a_commit_and_nothing_else_is() {
     inbox.offer(client(1)).unwrap();
     inbox.try_deliver(ack()).unwrap();
     let mut acks = Vec::new();
-    inbox.acks_here(&mut acks).await;
+    inbox.first_here(true, &mut acks).await;
     assert!(acks.len() == 2 && acks.iter().all(Event::is_ack));
     let (waiting, mut late) = (inbox.clone(), Vec::new());
     let waits = tokio::spawn(async move {
-        waiting.acks_here(&mut late).await;
+        waiting.first_here(true, &mut late).await;
         late.len()
     });
     tokio::task::yield_now().await;
@@ -191,6 +191,64 @@ async fn acks_are_taken_during_a_commit_and_nothing_else_is() {
     inbox.try_deliver(ack()).unwrap();
     assert_eq!(waits.await.unwrap(), 1);
     assert_eq!(drained(&inbox), [Class::Urgent, Class::Work, Class::Work]);
+}
+
+#[tokio::test]
+async fn reads_are_taken_during_a_commit_if_they_are_wanted() {
+    let inbox = Inbox::new(1 << 20, 10);
+    inbox.offer(client(1)).unwrap();
+    inbox.offer(read()).unwrap();
+    inbox.try_deliver(ack()).unwrap();
+    inbox.try_deliver(replicate(Purpose::Write, 10)).unwrap();
+    inbox.offer(read()).unwrap();
+    let mut taken = Vec::new();
+    inbox.first_here(false, &mut taken).await;
+    assert!(taken.len() == 1 && taken[0].is_ack());
+    taken.clear();
+    inbox.first_here(true, &mut taken).await;
+    assert!(taken.len() == 2 && taken.iter().all(Event::comes_first));
+    assert!(inbox.lock().turns.clients_about(Instant::now()));
+    assert_eq!(drained(&inbox), [Class::Work, Class::Work]);
+    assert_eq!(inbox.bytes(Class::Work), 0);
+}
+
+#[test]
+fn reads_go_first_but_leave_half_of_the_room_and_all_share_one_limit() {
+    let inbox = Inbox::new(3 * weight(&read()), 10);
+    let events = [read(), replicate(Purpose::Write, 10), read(), replicate(Purpose::Write, 10)];
+    events.iter().for_each(|event| inbox.try_deliver(event.clone()).unwrap());
+    assert!(inbox.offer(read()).is_err(), "there is no room for it beside the others");
+    assert_eq!(inbox.bytes(Class::Work), events.iter().map(weight).sum::<usize>());
+    let mut batch = Vec::new();
+    assert_eq!(inbox.drain(Some(Duration::ZERO), &mut batch), Drained::Batch);
+    assert_eq!(batch.iter().map(Event::comes_first).collect::<Vec<_>>(), [true, true, false, false]);
+    let inbox = Inbox::new(1 << 20, 10);
+    (0..1_000).for_each(|_| inbox.offer(read()).unwrap());
+    (0..300).for_each(|number| inbox.offer(client(number)).unwrap());
+    for (reads, others) in [(248, 248), (444, 52), (308, 0)] {
+        batch.clear();
+        inbox.drain(Some(Duration::ZERO), &mut batch);
+        let first = batch.iter().filter(|event| event.comes_first()).count();
+        assert_eq!((first, batch.len() - first), (reads, others));
+    }
+}
+
+#[tokio::test]
+async fn of_answers_to_reads_so_many_bytes_are_taken_at_one_time() {
+    let inbox = Inbox::new(1 << 30, 10);
+    let fetched = || {
+        let message = PeerReply::Fetched(Fetched { object: Bytes::from(vec![0; 600 * 1024]), took_us: 1 });
+        Event::PeerReply { from: NodeId(2), request: RequestId(1), message }
+    };
+    for _ in 0..4 {
+        inbox.try_deliver(fetched()).unwrap();
+        inbox.try_deliver(ack()).unwrap();
+    }
+    for expected in [6, 2] {
+        let mut taken = Vec::new();
+        inbox.first_here(true, &mut taken).await;
+        assert_eq!(taken.len(), expected, "two answers, and all acks");
+    }
 }
 
 #[tokio::test]

@@ -28,10 +28,15 @@ impl Turns {
         Self { share_percent: share_percent.clamp(1, 100), clients: None, began: None, rests_until: None }
     }
 
+    /// Clients wanted something.
+    pub fn clients_came(&mut self, now: Instant) {
+        self.clients = Some(now);
+    }
+
     /// A batch is about to be handled, with work of clients in it, or of repair, or of both.
     pub fn begin(&mut self, now: Instant, clients: bool, repair: bool) {
         if clients {
-            self.clients = Some(now);
+            self.clients_came(now);
         }
         self.began = repair.then_some(now);
     }

@@ -17,6 +17,7 @@ pub use memory::MemoryStorage;
 pub use staged::Staged;
 
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// The column families.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,7 +47,7 @@ pub struct Row {
 /// What one drain of a shard wants written, all of it or none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
-    pub rows: Vec<Row>,
+    pub rows: Arc<Vec<Row>>,
     /// Fsynced, together with everything committed before, before anyone is told.
     pub sync: bool,
 }

@@ -4,6 +4,7 @@ use super::{Batch, MetaKey, Read, Row, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Rows to write, by key; `None` deletes.
 type Stage = BTreeMap<Bytes, Option<Bytes>>;
@@ -15,6 +16,8 @@ type Stage = BTreeMap<Bytes, Option<Bytes>>;
 pub struct Staged<S> {
     inner: S,
     stages: [Stage; Table::ALL.len()],
+    /// Taken from here, and on their way to the disk. By table, then by key.
+    under_way: Arc<Vec<Row>>,
     /// Whether anything was taken from here to be committed since the last fsync.
     unsynced: bool,
     /// Whether the meta table says, durably, that a power cut may take writes.
@@ -24,11 +27,13 @@ pub struct Staged<S> {
 impl<S: Storage> Staged<S> {
     /// `inner` must hold nothing that a power cut could take: so it is when it was just opened.
     pub fn new(inner: S) -> Self {
-        Self { inner, stages: Default::default(), unsynced: false, noted: false }
+        Self { inner, stages: Default::default(), under_way: Arc::default(), unsynced: false, noted: false }
     }
 
-    /// Adds a row to the batch, in place of an earlier one of the same key. `None` deletes.
+    /// Adds a row to the batch, in place of an earlier one of the same key. `None` deletes. What it is made from was read, so
+    /// nothing that was taken may still be on its way.
     pub fn stage(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
+        assert!(self.under_way.is_empty(), "the batch before has yet to land");
         self.stages[table as usize].insert(key, value);
     }
 
@@ -40,14 +45,20 @@ impl<S: Storage> Staged<S> {
     /// Writes all staged rows, or none, and begins an empty batch. After an error the batch is gone and the node has to
     /// stop.
     pub fn commit(&mut self, sync: bool) -> Result<(), StorageError> {
-        match self.take(sync) {
-            Some(batch) => self.inner.commit(&batch.rows, batch.sync),
-            None => Ok(()),
+        if let Some(batch) = self.take(sync) {
+            self.write(&batch)?;
         }
+        self.landed();
+        Ok(())
     }
 
-    /// Takes all staged rows, to be committed to the storage below before anything is read from here; if that fails, the
-    /// node has to stop. None if there is nothing to do.
+    /// Writes what was taken to the storage below.
+    pub fn write(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        self.inner.commit(&batch.rows, batch.sync)
+    }
+
+    /// Takes all staged rows, to be committed to the storage below; if that fails, the node has to stop. Until they have
+    /// `landed`, nothing may be staged, and rows that are on their way may not be read. None if there is nothing to do.
     ///
     /// With `sync` everything that ever went through here is to be fsynced, also when nothing is staged: a retry at
     /// `sync` of a write that was made at `async` has no rows of its own.
@@ -74,7 +85,21 @@ impl<S: Storage> Staged<S> {
         let sync = sync || note;
         self.noted |= note;
         self.unsynced = !sync;
-        Some(Batch { rows, sync })
+        self.under_way = Arc::new(rows);
+        Some(Batch { rows: self.under_way.clone(), sync })
+    }
+
+    /// What was taken is committed.
+    pub fn landed(&mut self) {
+        self.under_way = Arc::default();
+    }
+
+    /// Whether the object of this key is on its way to the disk.
+    pub fn is_under_way(&self, key: &[u8]) -> bool {
+        // Objects come before all other rows.
+        let before = |row: &Row| row.table == Table::Objects && row.key[..] < *key;
+        let next = self.under_way.get(self.under_way.partition_point(before));
+        next.is_some_and(|row| row.table == Table::Objects && row.key[..] == *key)
     }
 
     pub fn inner(&self) -> &S {
@@ -221,6 +246,22 @@ mod tests {
         store.commit(true).unwrap();
         let expected = [(1, true), (1, false), (2, true), (1, false), (0, true)];
         assert_eq!(store.inner().commits, expected);
+    }
+
+    #[test]
+    fn an_object_is_under_way_from_when_it_is_taken_until_it_has_landed() {
+        let mut store = Staged::new(MemoryStorage::new());
+        let under_way = |store: &Staged<MemoryStorage>| ["a", "b", "c"].map(|key| store.is_under_way(key.as_bytes()));
+        for (table, key) in [(Table::Log, "a"), (Table::Objects, "b"), (Table::Meta, "c")] {
+            store.stage(table, Bytes::from_static(key.as_bytes()), Some(Bytes::new()));
+        }
+        assert_eq!(under_way(&store), [false; 3]);
+        let batch = store.take(true).unwrap();
+        assert_eq!((under_way(&store), store.is_empty()), ([false, true, false], true));
+        store.write(&batch).unwrap();
+        store.landed();
+        assert_eq!(under_way(&store), [false; 3]);
+        assert!(store.get(Table::Objects, b"b").unwrap().is_some());
     }
 
     #[test]

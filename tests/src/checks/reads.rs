@@ -35,9 +35,31 @@ impl ReadSeen<'_> {
         let (arrived, replied) = (self.wall_ms.0.unwrap_or(0), self.wall_ms.1.unwrap_or(u64::MAX));
         (arrived.min(replied), arrived.max(replied))
     }
+
+    /// Whether the read cannot have missed an event: every owner had seen it before, or the context covers it and some owner
+    /// has not seen it yet. What every owner came to see, and forgot, while the read was under way, one answer may still
+    /// lack and the next no longer tell: what it supersedes can then stand beside what was written after all that.
+    fn knows(&self, event: &Minted, context: &Context) -> bool {
+        event.settled_us.map_or_else(|| context.covers(event.dot), |at| at < self.asked_us)
+    }
 }
 
 impl Checks {
+    /// A read is being answered: all events that its context covers are committed somewhere.
+    pub fn told(&self, op: &Op, answer: &ReadAnswer, keys: &Keys) -> Result<(), Violation> {
+        let key = keys.get(op.key);
+        let broken = |property, text| Violation::new(property, Some(op.key), format!("op {}: {text}", op.number));
+        let context = answer.context.open(keys.layout.topology().cluster, key.bucket.id, &key.bytes);
+        let context = context.map_err(|why| broken(Property::Wire, why.to_string()))?;
+        match context.iter().find(|(actor, seq)| *seq > self.truth.last_seq(key.partition, *actor)) {
+            Some((actor, seq)) => {
+                let text = format!("covers {}, which no node has committed", Dot(actor, seq));
+                Err(broken(Property::Released, text))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn check_read(&self, seen: &ReadSeen, load: &Load, keys: &Keys) -> Result<Context, Violation> {
         let key = keys.get(seen.op.key);
         let cluster = keys.layout.topology().cluster;
@@ -50,11 +72,11 @@ impl Checks {
         let erasable_ms = seen.walls.erasable_ms(&key.owners);
         let (earliest, latest) = seen.walls();
         // What all owners knew before the read began, it cannot show; what they came to know under way, it need not.
-        let before = |event: &&Minted| live(history, event, &context, |at| at < seen.asked_us);
-        let by_now = |event: &&Minted| live(history, event, &context, |_| true);
+        let before = |event: &&Minted| live(history, event, &context, |by| seen.knows(by, &context));
+        let by_now = |event: &&Minted| live(history, event, &context, |by| may_know(by, &context));
         let lives_at = |event: &Minted, wall_ms: u64| event.expires_ms.is_none_or(|at| at > wall_ms);
-        let possible = one_per_op(history.events.iter().filter(before));
-        let possible: Vec<&Minted> = possible.filter(|event| lives_at(event, earliest)).collect();
+        let possible = history.events.iter().filter(before).filter(|event| lives_at(event, earliest));
+        let possible: Vec<&Minted> = possible.collect();
         let surely = |event: &Minted| lives_at(event, latest) && lives_at(event, erasable_ms);
         let due = one_per_op(history.events.iter().filter(by_now));
         let due: Vec<&Minted> = due.filter(|event| surely(event)).collect();
@@ -63,8 +85,8 @@ impl Checks {
             return Ok(context);
         }
         let shows = |dot: Dot| seen.answer.siblings.iter().any(|sibling| sibling.dot == dot);
-        let dropped =
-            due.iter().find(|event| !shows(event.dot) && !twin(event, &possible).is_some_and(|t| shows(t.dot)));
+        let shown_as_twin = |event: &Minted| twins(event, &possible).any(|twin| shows(twin.dot));
+        let dropped = due.iter().find(|event| !shows(event.dot) && !shown_as_twin(event));
         match dropped {
             Some(event) => {
                 let text = format!("{} (op {}) is not shown, and nothing supersedes it", event.dot, event.op);
@@ -125,30 +147,30 @@ fn shown(
     if event.expires_ms.is_some_and(|at| at <= wall_earliest) {
         return Err(seen.broken(Property::NothingReturns, format!("shows {dot}, which has expired")));
     }
-    // What every owner came to see, and forgot, while the read was under way, one answer may still lack and the next
-    // no longer tell: the old value can then stand beside one that was written after all that.
-    let known = |by: &Minted| by.settled_us.map_or_else(|| context.covers(by.dot), |at| at < seen.asked_us);
-    if history.superseded(event, known) {
+    if history.superseded(event, |by| seen.knows(by, context)) {
         return Err(seen.broken(Property::NothingReturns, format!("shows {dot} (op {}), superseded", event.op)));
     }
     Ok(())
 }
 
-/// Whether an event is covered, and nothing that is covered, or that every owner had seen by the moment of `settled`,
-/// supersedes it.
-fn live(history: &History, event: &Minted, context: &Context, settled: impl Fn(u64) -> bool) -> bool {
-    let known = |by: &Minted| context.covers(by.dot) || by.settled_us.is_some_and(&settled);
+/// Whether a read with this context may know of an event.
+fn may_know(event: &Minted, context: &Context) -> bool {
+    context.covers(event.dot) || event.settled_us.is_some()
+}
+
+/// Whether an event is covered, and nothing that is known supersedes it.
+fn live(history: &History, event: &Minted, context: &Context, known: impl Fn(&Minted) -> bool) -> bool {
     !event.delete && context.covers(event.dot) && !history.superseded(event, known)
 }
 
-/// The larger event of the same op that a read may still show in its place: superseded by what every owner came to see while
-/// the read was under way.
-pub(super) fn twin<'a>(event: &Minted, possible: &[&'a Minted]) -> Option<&'a Minted> {
-    possible.iter().copied().find(|other| other.op == event.op && other.dot > event.dot)
+/// Larger events of the same op, one of which a read may still show in its place: superseded by what every owner came to see
+/// while the read was under way.
+pub(super) fn twins<'a>(event: &Minted, possible: &[&'a Minted]) -> impl Iterator<Item = &'a Minted> {
+    possible.iter().copied().filter(|other| other.op == event.op && other.dot > event.dot)
 }
 
 /// Two live events of one op id, minted by two coordinators, are one in answers: the larger dot.
-fn one_per_op<'a>(live: impl Iterator<Item = &'a Minted>) -> impl Iterator<Item = &'a Minted> {
+pub(super) fn one_per_op<'a>(live: impl Iterator<Item = &'a Minted>) -> impl Iterator<Item = &'a Minted> {
     let mut by_op: BTreeMap<u32, &Minted> = BTreeMap::new();
     for event in live {
         let shown = by_op.entry(event.op).or_insert(event);

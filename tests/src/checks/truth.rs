@@ -338,6 +338,11 @@ impl Truth {
         }
     }
 
+    /// The last event of an actor that was committed in a partition; 0 if none was.
+    pub fn last_seq(&self, partition: Partition, actor: ActorId) -> u64 {
+        self.seqs.get(&(partition, actor)).copied().unwrap_or(0)
+    }
+
     /// The greatest seq that an actor has minted in a partition.
     pub fn minted(&self) -> impl Iterator<Item = (Partition, ActorId, u64)> {
         self.seqs.iter().map(|((partition, actor), seq)| (*partition, *actor, *seq))

@@ -183,6 +183,9 @@ impl World {
             return Err(Violation::new(Property::AnsweredOnce, Some(key), text));
         }
         pending.replied_wall_ms = Some(wall_ms);
+        if let ClientReply::Read(answer) = message {
+            self.checks.told(&self.load.ops[pending.op as usize], answer, &self.keys)?;
+        }
         let mut bytes = Vec::with_capacity(256);
         message.write(request, &mut bytes);
         let arrives = self.now_us + self.network.delay_us();

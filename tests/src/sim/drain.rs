@@ -7,6 +7,8 @@ use super::rare::Rare;
 use super::world::{Happening, ShardRef, World};
 use crate::checks::{Commit, Property, Violation};
 use quorate_node::kernel::{Effect, Event, Now};
+use quorate_node::planted::{self, Bug};
+use quorate_node::storage::Storage;
 
 /// Operations beside those of clients: handoffs and exchanges have credits of their own.
 const REPAIR_MAX: usize = 512;
@@ -51,8 +53,8 @@ impl World {
         self.commit(at, now, count as u64 * HANDLING_US, sync_us * slow, effects)
     }
 
-    /// While the disk is at work acks of earlier writes go through. What is none of those is given back.
-    pub fn ack_meanwhile(&mut self, at: ShardRef, event: Event) -> Result<Option<Event>, Violation> {
+    /// While the disk is at work, what its batch does not concern goes through. The rest is given back.
+    pub fn meanwhile(&mut self, at: ShardRef, event: Event) -> Result<Option<Event>, Violation> {
         let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[usize::from(at.shard)];
         if shard.committing.is_none() || node.paused_until_us > self.now_us || node.doomed.is_some() {
@@ -60,9 +62,13 @@ impl World {
         }
         let now = node.clock.now(self.now_us);
         let mut effects = Vec::new();
-        let event = shard.kernel.ack_meanwhile(now, event, &mut effects);
+        let rare = if event.is_ack() { Rare::AckDuringCommit } else { Rare::ReadDuringCommit };
+        let event = match shard.kernel.meanwhile(now, event, &mut effects) {
+            Ok(event) => event,
+            Err(error) => return self.disk_failed(at.node, &error.to_string()).map(|()| None),
+        };
         if event.is_none() {
-            self.trace.rare(Rare::AckDuringCommit);
+            self.trace.rare(rare);
             self.walls.show(at.node, now.wall_ms);
         }
         effects.into_iter().try_for_each(|effect| self.carry_out(at, now.wall_ms, effect))?;
@@ -93,25 +99,29 @@ impl World {
     ) -> Result<(), Violation> {
         let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[usize::from(at.shard)];
-        let disk = node.disk.of_shard(at.shard);
+        let mut disk = node.disk.of_shard(at.shard);
         let staged = shard.kernel.staged_writes();
         let minted = staged.map(|(partition, write)| ((partition, write.dot), write.object.clone())).collect();
-        let (began, clock) = (self.now_us + handled_us, &node.clock);
-        let mut batch = None;
-        let mut after = || -> Now {
-            batch = disk.take_batch();
-            let synced = batch.as_ref().is_some_and(|b: &Batch| b.sync);
-            clock.now(began + if synced { sync_us } else { 0 })
-        };
-        if let Err(error) = shard.kernel.commit(&mut after, &mut effects) {
+        let began = self.now_us + handled_us;
+        // Answers leave, and the batch waits for the next commit.
+        let withheld = planted::is(Bug::ReadUncommitted) && effects.iter().any(Effect::answers_a_read);
+        let batch = if withheld { None } else { shard.kernel.batch() };
+        let written = batch.map_or(Ok(()), |batch| disk.commit(&batch.rows, batch.sync));
+        if let Err(error) = written {
             // What was written is perhaps there when the node starts again.
             shard.committing = Some(Committing { effects, batch: disk.take_batch(), minted, handled });
             return self.disk_failed(at.node, &error.to_string());
         }
-        let batch = batch.or_else(|| disk.take_batch());
-        if batch.is_none() && effects.is_empty() {
-            self.call(at); // Nothing came of it, so nothing waits.
-            return Ok(());
+        let batch = disk.take_batch();
+        if batch.is_none() {
+            let now = node.clock.now(began);
+            if !withheld {
+                shard.kernel.committed(&mut || now, &mut effects);
+            }
+            if effects.is_empty() {
+                self.call(at); // Nothing came of it, so nothing waits.
+                return Ok(());
+            }
         }
         let synced = batch.as_ref().is_some_and(|b| b.sync);
         let done_us = began + if synced { sync_us } else { 0 };
@@ -135,7 +145,11 @@ impl World {
             return Ok(());
         }
         let shard = &mut node.shards[usize::from(at.shard)];
-        let done = shard.committing.take().expect("a commit ends once, in the run in which it began");
+        let mut done = shard.committing.take().expect("a commit ends once, in the run in which it began");
+        let now = node.clock.now(self.now_us);
+        if done.batch.is_some() {
+            shard.kernel.committed(&mut || now, &mut done.effects);
+        }
         match &done.batch {
             Some(batch) if batch.sync => {
                 node.disk.synced(batch.number);

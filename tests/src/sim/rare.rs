@@ -13,6 +13,7 @@ kinds! {
         BatchLost = "batches lost in a power cut",
         AsyncLost = "acked at async and lost",
         AckDuringCommit = "acks that came during a commit",
+        ReadDuringCommit = "reads that went on during a commit",
         CommitSurvived = "commits that survived their process",
         // Repair.
         ReadRepair = "read repairs",

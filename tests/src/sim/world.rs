@@ -153,7 +153,7 @@ impl World {
         if !node.running || node.incarnation != at.incarnation {
             return Ok(());
         }
-        let Some(event) = self.ack_meanwhile(at, event)? else { return Ok(()) };
+        let Some(event) = self.meanwhile(at, event)? else { return Ok(()) };
         let node = &mut self.nodes[at.node];
         let shard = &mut node.shards[usize::from(at.shard)];
         let bytes = weight(&event);
