@@ -129,7 +129,7 @@ pub fn init(folder: &Path, claim: Claim<'_>) -> Result<Identity, IdentityError> 
             return Err(IdentityError::NotEmpty { folder: folder.display().to_string() });
         }
     }
-    let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.caches)?;
+    let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.node, claim.caches)?;
     take_actor(folder, &mut storage, claim, false)
 }
 
@@ -144,7 +144,7 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
         check_claim(folder, record, claim)?;
     }
     let mode = if has_database { Mode::Existing } else { Mode::Create };
-    let mut storage = RocksStorage::open(&database, mode, claim.caches)?;
+    let mut storage = RocksStorage::open(&database, mode, claim.node, claim.caches)?;
     let row = storage.get(Table::Meta, &MetaKey::Identity.encode())?;
     let stored = row.map(|bytes| parse(&database, &String::from_utf8_lossy(&bytes))).transpose()?;
     if let Some(record) = &stored {

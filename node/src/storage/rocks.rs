@@ -8,6 +8,7 @@ use super::keys::{ACTOR_BYTES_END, PARTITION_BYTES, TARGET_BYTES, share_prefix};
 use super::recent::Recent;
 use super::{Read, Row, Rows, Storage, StorageError, Table, splice};
 use bytes::Bytes;
+use quorate_ring::id::NodeId;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
     DBRecoveryMode, DBWithThreadMode, MultiThreaded, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
@@ -19,8 +20,10 @@ type Database = DBWithThreadMode<MultiThreaded>;
 
 /// Memory for rows that are not yet in a file, over all column families.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
-/// Of one column family; three of them may wait to be written out.
+/// Of one column family, about; three of them may wait to be written out.
 const TABLE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+/// How far the buffers of different nodes are apart, of that.
+const TABLE_BUFFER_SPREAD: f64 = 0.6;
 /// Log files are kept until what is in them is in table files; over this the oldest are written out.
 const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// RocksDB's own log about itself.
@@ -116,7 +119,7 @@ impl std::fmt::Debug for RocksStorage {
 }
 
 impl RocksStorage {
-    pub fn open(folder: &Path, mode: Mode, caches: Caches) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, mode: Mode, node: NodeId, caches: Caches) -> Result<Self, OpenError> {
         let exists = folder.join("CURRENT").exists();
         if mode == Mode::Existing && !exists {
             return Err(OpenError::Missing { folder: folder.display().to_string() });
@@ -127,8 +130,8 @@ impl RocksStorage {
             return Err(OpenError::Damaged { folder: folder.display().to_string(), cause });
         }
         let cache = Cache::new_lru_cache(caches.block_bytes);
-        let families =
-            Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), table_options(table, &cache)));
+        let options = |table| table_options(table, buffer_bytes(node), &cache);
+        let families = Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), options(table)));
         let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
             .map_err(|error| open_error(folder, &error))?;
         let recent = Arc::new(Recent::new(caches.object_bytes));
@@ -323,7 +326,14 @@ fn database_options(mode: Mode) -> Options {
     options
 }
 
-fn table_options(table: Table, cache: &Cache) -> Options {
+/// The owners of a key fill their buffers at one pace. Were these of one length, they would all write them out at the same
+/// moment, and every quorum would wait for nodes that are busy with it. The golden ratio keeps any few numbers apart.
+fn buffer_bytes(node: NodeId) -> usize {
+    let place = (f64::from(node.0) * 0.618_033_988_749_895).fract();
+    (TABLE_BUFFER_BYTES as f64 * (1.0 + TABLE_BUFFER_SPREAD * (place - 0.5))) as usize
+}
+
+fn table_options(table: Table, buffer_bytes: usize, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -344,7 +354,7 @@ fn table_options(table: Table, cache: &Cache) -> Options {
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));
     }
     options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(TABLE_BUFFER_BYTES);
+    options.set_write_buffer_size(buffer_bytes);
     options.set_max_write_buffer_number(3);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);
