@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 const BATCH_EVENTS_MAX: usize = 512;
 /// And their bytes.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Reads, and answers to reads, that are taken at one time while a batch is being committed.
+/// Reads, and as many answers to reads, that are taken at one time while a batch is being committed.
 const MEANWHILE_MAX: usize = 64;
 /// And their bytes.
 const MEANWHILE_BYTES_MAX: usize = 1024 * 1024;
