@@ -131,8 +131,8 @@ async fn below_the_reserve_writes_are_refused_reads_and_repair_go_on_and_room_br
     let cluster = Cluster::new(3, 3, &format!("disk_reserve_bytes = {}\n", 64 * MIB));
     let Some(disk) = SmallDisk::mount(&cluster.path().join("n1"), 256 * MIB) else { return };
     (1..=3).for_each(|id| cluster.init(id));
-    let nodes: Vec<RealNode> = (1..=3).map(|id| cluster.spawn(id)).collect();
-    nodes.iter().for_each(RealNode::wait_ready);
+    let mut nodes: Vec<RealNode> = (1..=3).map(|id| cluster.spawn(id)).collect();
+    nodes.iter_mut().for_each(RealNode::wait_ready);
     let (mut first, mut second) = (client(&cluster, &nodes[0]).await, client(&cluster, &nodes[1]).await);
     first.put("before", b"1").await.unwrap();
     disk.fill(48 * MIB);

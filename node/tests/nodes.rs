@@ -26,8 +26,8 @@ async fn client(cluster: &Cluster, node: &RealNode) -> Lane {
 fn three(extra_config: &str) -> (Cluster, Vec<RealNode>) {
     let cluster = Cluster::new(3, 3, extra_config);
     (1..=3).for_each(|id| cluster.init(id));
-    let nodes: Vec<RealNode> = (1..=3).map(|id| cluster.spawn(id)).collect();
-    nodes.iter().for_each(RealNode::wait_ready);
+    let mut nodes: Vec<RealNode> = (1..=3).map(|id| cluster.spawn(id)).collect();
+    nodes.iter_mut().for_each(RealNode::wait_ready);
     (cluster, nodes)
 }
 
@@ -113,7 +113,7 @@ async fn nodes_killed_at_once_come_back_with_what_was_acknowledged() {
     }
     nodes.iter_mut().for_each(RealNode::kill);
     nodes = (1..=3).map(|id| cluster.spawn(id)).collect();
-    nodes.iter().for_each(RealNode::wait_ready);
+    nodes.iter_mut().for_each(RealNode::wait_ready);
     let mut lane = client(&cluster, &nodes[0]).await;
     for i in 0..20 {
         assert_eq!(lane.get(&format!("k{i}")).await.unwrap(), [b"kept"]);

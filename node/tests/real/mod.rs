@@ -13,10 +13,11 @@ use quorate_ring::topology::Topology;
 use quorate_ring::wire::server_name;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub const CLUSTER: ClusterId = ClusterId(*b"planes and nodes");
@@ -29,16 +30,50 @@ pub struct Cluster {
     pub layout: Arc<Layout>,
     pub node_ca: Authority,
     pub client_ca: Authority,
-    admin: Vec<SocketAddr>,
+    home: Home,
+}
+
+/// An address of the loopback network that no other cluster of these tests has, so that no port of a node is taken
+/// while the node is down, be it by a node of another test or by a connection that goes out.
+struct Home {
+    address: Ipv4Addr,
+    _held: TcpListener,
+}
+
+impl Home {
+    /// Whoever listens at this port has the address. All ports are below those that are given to outgoing connections.
+    const HELD: u16 = 31_000;
+    const PORTS: u16 = 31_001;
+    const PORTS_PER_NODE: u16 = 3;
+
+    fn find() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        for _ in 0..1_000 {
+            // Outgoing connections come from 127.0.0.1, and some resolvers are at 127.0.0.53.
+            let step = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            let address = Ipv4Addr::from(0x7f01_0000 + step % 0xfe_0000);
+            if let Ok(held) = TcpListener::bind((address, Self::HELD)) {
+                return Self { address, _held: held };
+            }
+        }
+        panic!("port {} is taken at every address of the loopback network that was tried", Self::HELD);
+    }
+
+    /// The addresses of a node: of its client plane, its peer plane (UDP), and its admin face (TCP).
+    fn of_node(&self, id: u16) -> [SocketAddr; 3] {
+        let first = Self::PORTS + (id - 1) * Self::PORTS_PER_NODE;
+        [first, first + 1, first + 2].map(|port| SocketAddr::from((self.address, port)))
+    }
 }
 
 impl Cluster {
     /// `nodes` nodes, each in its own rack, and one bucket of `n` copies.
     pub fn new(nodes: u16, n: u8, extra_config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports: Vec<[SocketAddr; 3]> = (0..nodes).map(|_| free_addresses()).collect();
+        let home = Home::find();
         let mut text = format!("cluster = \"{CLUSTER}\"\nepoch = 1\npartitions = 32\n");
-        for (id, [client, peer, _]) in (1..=nodes).zip(&ports) {
+        for id in 1..=nodes {
+            let [client, peer, _] = home.of_node(id);
             text += &format!(
                 "[[node]]\nid = {id}\nname = \"n{id}\"\nrack = \"r{id}\"\nclient_address = \"{client}\"\n\
                  peer_address = \"{peer}\"\n"
@@ -50,7 +85,7 @@ impl Cluster {
         let (node_ca, client_ca) = (Authority::new("node CA"), Authority::new("client CA"));
         fs::write(folder.path().join("node-ca.pem"), &node_ca.pem).unwrap();
         fs::write(folder.path().join("client-ca.pem"), &client_ca.pem).unwrap();
-        let cluster = Self { folder, layout, node_ca, client_ca, admin: ports.iter().map(|p| p[2]).collect() };
+        let cluster = Self { folder, layout, node_ca, client_ca, home };
         for id in 1..=nodes {
             let name = format!("n{id}");
             write_identity(cluster.path(), &name, &cluster.node_identity(id));
@@ -74,7 +109,7 @@ impl Cluster {
     }
 
     pub fn admin(&self, id: u16) -> SocketAddr {
-        self.admin[usize::from(id) - 1]
+        self.home.of_node(id)[2]
     }
 
     pub fn node_identity(&self, id: u16) -> Identity {
@@ -93,7 +128,7 @@ impl Cluster {
 
     /// Starts a node, and waits until it is ready.
     pub fn start(&self, id: u16) -> RealNode {
-        let node = self.spawn(id);
+        let mut node = self.spawn(id);
         node.wait_ready();
         node
     }
@@ -139,14 +174,6 @@ pub fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_quorate-node"))
 }
 
-/// Addresses that nobody uses now: of a client plane, a peer plane (UDP), and an admin face (TCP).
-fn free_addresses() -> [SocketAddr; 3] {
-    let here = (Ipv4Addr::LOCALHOST, 0);
-    let (client, peer) = (UdpSocket::bind(here).unwrap(), UdpSocket::bind(here).unwrap());
-    let admin = TcpListener::bind(here).unwrap();
-    [client.local_addr().unwrap(), peer.local_addr().unwrap(), admin.local_addr().unwrap()]
-}
-
 /// A process of `quorate-node`; killed when dropped.
 pub struct RealNode {
     child: Child,
@@ -169,9 +196,10 @@ impl RealNode {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_string()))
     }
 
-    pub fn wait_ready(&self) {
+    pub fn wait_ready(&mut self) {
         let until = Instant::now() + READY_TIME_MAX;
         while self.admin("/readyz").is_none_or(|(status, _)| status != 200) {
+            assert!(self.is_running(), "n{} has ended:\n{}", self.id, self.log());
             assert!(Instant::now() < until, "n{} does not get ready:\n{}", self.id, self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
