@@ -17,6 +17,8 @@ pub enum Bug {
     ReadUnderWay,
     /// "Absent" is said during a commit, with a clock that knows what is being committed.
     AbsentUnderWay,
+    /// An owner leaves values out of its answer that the reader does not hold.
+    ValueNotHeld,
     /// A node that starts does not remember its last events.
     DotReuse,
     ExpiredDeadlineExecuted,
@@ -46,7 +48,7 @@ mod on {
     use std::cell::Cell;
 
     impl Bug {
-        pub const ALL: [Bug; 23] = [
+        pub const ALL: [Bug; 24] = [
             Bug::AckBeforeCommit,
             Bug::AckAtWMinusOne,
             Bug::CoordinatorCountedTwice,
@@ -54,6 +56,7 @@ mod on {
             Bug::ReadUncommitted,
             Bug::ReadUnderWay,
             Bug::AbsentUnderWay,
+            Bug::ValueNotHeld,
             Bug::DotReuse,
             Bug::ExpiredDeadlineExecuted,
             Bug::QuorumWaived,
@@ -81,6 +84,7 @@ mod on {
                 Bug::ReadUncommitted => "read-uncommitted",
                 Bug::ReadUnderWay => "read-under-way",
                 Bug::AbsentUnderWay => "absent-under-way",
+                Bug::ValueNotHeld => "value-not-held",
                 Bug::DotReuse => "dot-reuse",
                 Bug::ExpiredDeadlineExecuted => "expired-deadline-executed",
                 Bug::QuorumWaived => "quorum-waived",

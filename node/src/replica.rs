@@ -156,9 +156,21 @@ impl Replica {
         Ok(row.unwrap_or_else(|| Object::absent(self.clock.base()).encode()))
     }
 
-    /// What this replica answers to a reader of a key, encoded: without op ids that every owner has seen.
-    pub fn answer_record<S: Storage>(&self, store: &Staged<S>, place: &Place) -> Result<Bytes, StorageError> {
-        Object::unsettled_record(&self.known_record(store, place)?, &self.settled).map_err(corrupt_record)
+    /// What this replica answers to a reader of a key, encoded: without op ids that every owner has seen, and without the
+    /// values of the siblings `held`, which are in order.
+    pub fn answer_record<S: Storage>(
+        &self,
+        store: &Staged<S>,
+        place: &Place,
+        held: &[Dot],
+    ) -> Result<Bytes, StorageError> {
+        let record = self.known_record(store, place)?;
+        let all: Vec<Dot> = match planted::is(Bug::ValueNotHeld) {
+            true => Object::decode(&record).map_err(corrupt_record)?.long(0).collect(),
+            false => Vec::new(),
+        };
+        let held = if all.is_empty() { held } else { &all };
+        Object::unsettled_record(&record, &self.settled, held).map_err(corrupt_record)
     }
 
     /// The same, decoded.
@@ -192,7 +204,7 @@ impl Replica {
         let record = self.stage(store, place, object);
         self.enter(store, place, object, dot);
         let settled = if buried { &Context::new() } else { &self.settled };
-        let told = Object::unsettled_record(&record, settled).expect("the record was made right here");
+        let told = Object::unsettled_record(&record, settled, &[]).expect("the record was made right here");
         (dot, told)
     }
 

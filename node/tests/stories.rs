@@ -43,6 +43,40 @@ fn two_writers_with_the_same_context_leave_siblings_until_one_resolves_them() {
 }
 
 #[test]
+fn a_long_value_that_the_coordinator_holds_is_not_sent_to_it_again() {
+    let mut world = World::new(3);
+    let long: &'static str = "long".repeat(1_000).leak();
+    world.put(1, write(1, "k", long, Supersede::Latest, 1));
+    let fetched = |world: &mut World| {
+        world.hold = |_, event| matches!(event, Event::PeerReply { message: PeerReply::Fetched(_), .. });
+        assert!(world.ask(2, ClientRequest::Read(read(1, "k"))).is_none());
+        let sizes = world.held.iter().map(|(_, event)| match event {
+            Event::PeerReply { message: PeerReply::Fetched(fetched), .. } => fetched.object.len(),
+            other => panic!("{other:?}"),
+        });
+        let sizes: Vec<usize> = sizes.collect();
+        world.release();
+        let Some(ClientReply::Read(answer)) = world.replies.remove(&world.next) else { panic!("not read") };
+        (sizes, answer.siblings.iter().map(|s| s.value.len()).collect::<Vec<_>>())
+    };
+    let (sizes, values) = fetched(&mut world);
+    assert!(sizes.len() == 1 && sizes[0] < 100, "{sizes:?}");
+    assert_eq!(values, [4_000]);
+    // A sibling that the coordinator has not is sent, and that alone.
+    world.hold = |node, event| {
+        node == NodeId(2) && matches!(event, Event::PeerRequest { message: PeerRequest::Replicate(_), .. })
+    };
+    world.put(1, write(1, "k", "and long, too".repeat(200).leak(), Supersede::Nothing, 2));
+    world.lose();
+    let (sizes, values) = fetched(&mut world);
+    assert!(sizes.len() == 1 && (2_600..2_800).contains(&sizes[0]), "{sizes:?}");
+    assert_eq!(values, [4_000, 2_600]);
+    assert_eq!(world.values(2, 1, "k").len(), 2, "and now it is here, too");
+    let (sizes, _) = fetched(&mut world);
+    assert!(sizes[0] < 200, "{sizes:?}");
+}
+
+#[test]
 fn an_lww_bucket_shows_one_winner_everywhere_and_counts_the_other() {
     let mut world = World::new(3);
     world.put(1, write(2, "k", "first", Supersede::Nothing, 1));
@@ -400,7 +434,8 @@ fn during_a_commit_what_is_stored_and_not_written_is_read_and_nothing_else() {
     let one = |key| from_client(ClientRequest::Read(ReadRequest { r: Some(Count::One), ..read(1, key) }));
     let fetch = |key: &'static str| {
         let (epoch, bucket, key) = (Epoch(1), BucketId(1), Bytes::from_static(key.as_bytes()));
-        let fetch = Fetch { epoch, bucket, key, context_for: None, deadline_ms: 1_000, request_id: None };
+        let fetch =
+            Fetch { epoch, bucket, key, context_for: None, deadline_ms: 1_000, request_id: None, held: Vec::new() };
         let (request, arrived) = (RequestId(1), std::time::Duration::from_secs(1));
         Event::PeerRequest { from: NodeId(2), request, arrived, message: PeerRequest::Fetch(fetch) }
     };

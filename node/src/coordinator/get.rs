@@ -6,11 +6,11 @@ use super::Step;
 use super::plan::Route;
 use quorate_ring::id::{Epoch, NodeId, OpId};
 use quorate_ring::topology::QuorumKind;
-use quorate_ring::version::Object;
+use quorate_ring::version::{Dot, Object};
 use quorate_ring::wire::client::Answered;
 use quorate_ring::wire::failure::Refusal;
 use quorate_ring::wire::peer::{Fetch, PeerRequest};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// What R owners hold of a key.
@@ -41,6 +41,8 @@ pub struct Get {
     quorum: QuorumKind,
     epoch: Epoch,
     context_for: Option<OpId>,
+    /// An owner leaves out values of so many bytes or more that an answer before has.
+    held_min: usize,
     /// Owners not asked yet, nearest first.
     unasked: VecDeque<NodeId>,
     /// Owners asked and silent, and when they were asked.
@@ -49,13 +51,15 @@ pub struct Get {
 }
 
 impl Get {
-    /// `owners` are those that can be reached, nearest first, without the coordinator itself.
+    /// `owners` are those that can be reached, nearest first, without the coordinator itself. With `context_for` it gathers
+    /// contexts for a write; else owners leave out values of `held_min` bytes or more that it has when it asks them.
     pub fn new(
         route: Route,
         r: u8,
         quorum: QuorumKind,
         epoch: Epoch,
         context_for: Option<OpId>,
+        held_min: usize,
         owners: impl Iterator<Item = NodeId>,
     ) -> Self {
         Self {
@@ -64,6 +68,7 @@ impl Get {
             quorum,
             epoch,
             context_for,
+            held_min,
             unasked: owners.collect(),
             waiting: BTreeMap::new(),
             answers: Vec::new(),
@@ -86,7 +91,8 @@ impl Get {
 
     pub fn on_reply(&mut self, now: Duration, from: NodeId, reply: Result<(Object, u64), Refusal>) -> Step<GetAnswer> {
         let Some(sent) = self.waiting.remove(&from) else { return Step::wait() };
-        if let Ok((object, took_us)) = reply {
+        if let Ok((mut object, took_us)) = reply {
+            self.answers.iter().for_each(|(_, answer)| object.take_values(answer));
             let (sent_us, answered_us) = (self.micros(sent), self.micros(now));
             let answered = Answered { node: from, sent_us, answered_us, took_us, siblings: count(&object) };
             self.answers.push((answered, object));
@@ -155,11 +161,21 @@ impl Get {
             context_for: self.context_for,
             deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
             request_id: self.route.request_id,
+            held: self.held(),
         };
         let count = count.min(self.unasked.len());
         let asked: Vec<NodeId> = self.unasked.drain(..count).collect();
         self.waiting.extend(asked.iter().map(|owner| (*owner, now)));
         asked.into_iter().map(|owner| (owner, PeerRequest::Fetch(fetch.clone()))).collect()
+    }
+
+    /// Siblings whose values are here already. An answer to a gathering may be merged as it is, so it is to be whole.
+    fn held(&self) -> Vec<Dot> {
+        if self.context_for.is_some() {
+            return Vec::new();
+        }
+        let held: BTreeSet<Dot> = self.answers.iter().flat_map(|(_, answer)| answer.long(self.held_min)).collect();
+        held.into_iter().collect()
     }
 
     fn found(&mut self, short: bool) -> GetAnswer {
@@ -178,4 +194,66 @@ impl Get {
 
 fn count(object: &Object) -> u32 {
     object.siblings().len() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Place;
+    use bytes::Bytes;
+    use quorate_ring::id::{ActorId, BucketId, Partition};
+    use quorate_ring::version::{Content, Context, Hlc};
+
+    const DOT: Dot = Dot(ActorId(1), 1);
+    const NOW: Duration = Duration::ZERO;
+
+    fn object() -> Object {
+        let (op_id, hlc) = (OpId([1; 16]), Hlc(1));
+        let content = Content { value: Bytes::from_static(b"value"), hlc, expires_ms: None, op_id };
+        let mut object = Object::default();
+        object.write(DOT, (op_id, hlc), &Context::new(), Some(content));
+        object
+    }
+
+    /// Of two of these owners.
+    fn get(context_for: Option<OpId>, held_min: usize, owners: &[u16]) -> Get {
+        let place = Place { bucket: BucketId(1), key: Bytes::from_static(b"k") };
+        let (partition, deadline) = (Partition { n: 3, index: 0 }, Duration::from_secs(1));
+        let route = Route { place, partition, began: NOW, deadline, request_id: None };
+        let owners = owners.iter().map(|owner| NodeId(*owner));
+        Get::new(route, 2, QuorumKind::Strict, Epoch(1), context_for, held_min, owners)
+    }
+
+    /// Whom a step asks, and what it says that it holds.
+    fn asked(step: Step<GetAnswer>) -> Vec<(u16, Vec<Dot>)> {
+        let asked = step.send.into_iter().map(|(owner, request)| match request {
+            PeerRequest::Fetch(fetch) => (owner.0, fetch.held),
+            other => panic!("{other:?}"),
+        });
+        asked.collect()
+    }
+
+    #[test]
+    fn what_is_held_already_is_not_asked_for_and_is_in_every_answer_all_the_same() {
+        let begun = |mut get: Get| asked(get.begin(NOW, Some((NodeId(1), object()))));
+        assert_eq!(begun(get(None, 6, &[2])), [(2, vec![])]);
+        assert_eq!(begun(get(Some(OpId([1; 16])), 5, &[2])), [(2, vec![])], "a gathering is told all");
+        let mut get = get(None, 5, &[2]);
+        assert_eq!(asked(get.begin(NOW, Some((NodeId(1), object())))), [(2, vec![DOT])]);
+        let sent = Object::unsettled_record(&object().encode(), &Context::new(), &[DOT]).unwrap();
+        let sent = Object::decode(&sent).unwrap();
+        assert_ne!(sent, object());
+        let Some(GetAnswer::Found(found)) = get.on_reply(NOW, NodeId(2), Ok((sent, 1))).answer else {
+            panic!("two have answered")
+        };
+        assert!(found.union == object() && found.answers.iter().all(|(_, answer)| *answer == object()));
+    }
+
+    #[test]
+    fn who_is_asked_later_is_told_what_came_before() {
+        let mut get = get(None, 5, &[1, 2, 3]);
+        assert_eq!(asked(get.begin(NOW, None)), [(1, vec![]), (2, vec![])]);
+        get.on_reply(NOW, NodeId(2), Ok((object(), 1)));
+        assert_eq!(asked(get.on_silence(NOW)), [(3, vec![DOT])]);
+    }
 }

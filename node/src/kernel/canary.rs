@@ -133,6 +133,7 @@ impl<S: Storage> Kernel<S> {
                 context_for: None,
                 deadline_ms: LOOK_PATIENCE.as_millis() as u32,
                 request_id: None,
+                held: Vec::new(),
             });
             self.send_all(number, vec![(peer, fetch)], effects);
         }

@@ -267,6 +267,7 @@ pub fn weight(event: &Event) -> usize {
             Event::PeerRequest { message: PeerRequest::StoreHint(h), .. } => bytes(&h.replicate.object),
             Event::PeerRequest { message: PeerRequest::Pull(p), .. } => p.bytes_max.min(PAGE_BYTES_MAX) as usize,
             Event::PeerRequest { message: PeerRequest::Sync(s), .. } => s.bytes_max.min(PAGE_BYTES_MAX) as usize,
+            Event::PeerRequest { message: PeerRequest::Fetch(f), .. } => size_of_val(&f.held[..]),
             Event::PeerReply { message: PeerReply::Fetched(f), .. } => bytes(&f.object),
             Event::PeerReply { message: PeerReply::Pulled(p), .. } => p.objects.iter().map(|o| bytes(&o.object)).sum(),
             Event::PeerReply { message: PeerReply::Synced(p), .. } => p.records.iter().map(|r| bytes(&r.object)).sum(),

@@ -53,6 +53,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The usual [`ShardConfig::held_value_bytes`]: naming a value takes some 15 bytes, and looking it up.
+pub const HELD_VALUE_BYTES: usize = 1024;
+
 /// Who this shard is, and its tunables.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -80,6 +83,8 @@ pub struct ShardConfig {
     pub hint_bytes_max: u64,
     /// Objects in one page of a pull or a full sync, about; up to 256 KiB.
     pub page_bytes: u32,
+    /// An owner that is asked by a read leaves out values of so many bytes or more that the coordinator has already.
+    pub held_value_bytes: usize,
     /// Acks are timed, also those that come when the client has its answer already.
     pub measured: bool,
     /// The bucket of the canary, if there is to be one.
@@ -106,6 +111,7 @@ impl ShardConfig {
             clock_drift_max: Duration::from_secs(60),
             hint_bytes_max: 256 * 1024 * 1024,
             page_bytes: PAGE_BYTES,
+            held_value_bytes: HELD_VALUE_BYTES,
             measured: true,
             canary: None,
             repair_bytes_per_second: 0,

@@ -258,7 +258,7 @@ impl<S: Storage> Kernel<S> {
         }
         let replica = &self.replicas[&partition];
         let object = match message.context_for {
-            None => replica.answer_record(&self.store, &place)?,
+            None => replica.answer_record(&self.store, &place, &message.held)?,
             Some(op_id) => {
                 let record = replica.known_record(&self.store, &place)?;
                 let known = Object::decode(&record).map_err(corrupt_record)?;

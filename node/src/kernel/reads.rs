@@ -44,7 +44,8 @@ impl<S: Storage> Kernel<S> {
             None => None,
         };
         let others = self.reachable_others(now, route.partition);
-        let mut get = Get::new(route, plan.r, plan.quorum, self.layout.epoch(), None, others.into_iter());
+        let (epoch, held_min) = (self.layout.epoch(), self.config.held_value_bytes);
+        let mut get = Get::new(route, plan.r, plan.quorum, epoch, None, held_min, others.into_iter());
         let step = get.begin(now.mono, own);
         let conflict = self.layout.topology().bucket(request.bucket).map_or(Conflict::Siblings, |b| b.conflict);
         let operation = Operation::Read { origin, plan, conflict, get };

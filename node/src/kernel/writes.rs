@@ -83,8 +83,8 @@ impl<S: Storage> Kernel<S> {
         let others = self.reachable_others(now, route.partition);
         let epoch = self.layout.epoch();
         // Strict, whatever the quorum of the write: a gathering that misses what was acknowledged is none.
-        let op = Some(write.op_id);
-        let mut get = Get::new(route, write.plan.r, QuorumKind::Strict, epoch, op, others.into_iter());
+        let (op, held_min) = (Some(write.op_id), self.config.held_value_bytes);
+        let mut get = Get::new(route, write.plan.r, QuorumKind::Strict, epoch, op, held_min, others.into_iter());
         let step = get.begin(now.mono, Some((self.config.node, own.context_only())));
         let number = self.number();
         if step.answer.is_none() {

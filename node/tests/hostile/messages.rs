@@ -94,6 +94,7 @@ fn peer_requests(n: u8, number: u64, seq: u64) -> Vec<PeerRequest> {
             context_for: None,
             deadline_ms: number as u32,
             request_id: None,
+            held: vec![Dot(ACTOR, number), Dot(ACTOR, 0)],
         }),
         PeerRequest::Pull(Pull { epoch, partition, clock, bytes_max }),
         PeerRequest::Sync(SyncRequest { epoch, partition, after: None, bytes_max }),

@@ -205,8 +205,24 @@ impl Object {
 
     /// A record as it goes to other owners with a write, or to a reader: without the op ids of superseded events that
     /// every owner has seen, and so had in its own copy. A tombstone keeps all: an owner may have erased its own.
-    pub fn unsettled_record(record: &Bytes, settled: &Context) -> Result<Bytes, RecordError> {
-        record::unsettled(record, settled)
+    ///
+    /// The siblings `held`, in order, go without their values: the reader has them (see [`Object::take_values`]).
+    pub fn unsettled_record(record: &Bytes, settled: &Context, held: &[Dot]) -> Result<Bytes, RecordError> {
+        record::unsettled(record, settled, held)
+    }
+
+    /// The siblings whose values have so many bytes or more.
+    pub fn long(&self, bytes_min: usize) -> impl Iterator<Item = Dot> {
+        self.siblings.iter().filter(move |(_, content)| content.value.len() >= bytes_min).map(|(dot, _)| *dot)
+    }
+
+    /// Values that were left out here are taken from `held`: one event has one value, wherever it is.
+    pub fn take_values(&mut self, held: &Object) {
+        for (dot, content) in self.siblings.iter_mut().filter(|(_, content)| content.value.is_empty()) {
+            if let Ok(i) = held.siblings.binary_search_by_key(dot, |(d, _)| *d) {
+                content.value = held.siblings[i].1.value.clone();
+            }
+        }
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {

@@ -114,6 +114,43 @@ fn numbers_and_places_that_are_none_are_refused() {
 }
 
 #[test]
+fn a_value_that_the_reader_holds_need_not_be_sent_however_long_it_is() {
+    let value = |length: usize| Content { value: Bytes::from(vec![7; length]), ..content("", 1) };
+    for length in [1, 127, 128, 16_383, 16_384, 1 << 20] {
+        let mut object = Object::default();
+        let op = |number| (OpId([number; 16]), Hlc(u64::from(number)));
+        object.write(Dot(A, 1), op(1), &Context::new(), Some(value(length)));
+        object.write(Dot(B, 1), op(2), &Context::new(), Some(value(3)));
+        object.write(Dot(B, 2), op(3), &Context::new(), Some(value(0)));
+        assert_eq!(object.long(length.max(4)).collect::<Vec<_>>(), if length > 3 { vec![Dot(A, 1)] } else { vec![] });
+        let all = object.encode();
+        let sent = Object::unsettled_record(&all, &Context::new(), &[Dot(A, 1), Dot(B, 2)]).unwrap();
+        assert!(sent.len() <= all.len() - length, "{} of {}", sent.len(), all.len());
+        let mut decoded = Object::decode(&sent).unwrap();
+        assert_eq!(decoded.siblings().iter().map(|(_, c)| c.value.len()).collect::<Vec<_>>(), [0, 3, 0]);
+        decoded.take_values(&Object::default());
+        assert_ne!(decoded, object, "nothing comes from nowhere");
+        decoded.take_values(&object);
+        assert_eq!(decoded, object);
+        assert_eq!(Object::unsettled_record(&all, &Context::new(), &[Dot(A, 2)]), Ok(all), "it is not there");
+    }
+}
+
+#[test]
+fn a_length_that_is_written_at_length_is_left_out_with_its_value() {
+    let mut object = Object::default();
+    put(&mut object, Dot(A, 1), &Context::new(), 1);
+    let plain = object.encode().to_vec();
+    let value = object.siblings()[0].1.value.clone();
+    let at = plain.len() - value.len() - 1;
+    assert_eq!((plain[at] as usize, &plain[at + 1..]), (value.len(), &value[..]));
+    let padded = [&plain[..at], &[plain[at] | 0x80, 0x80, 0], &value[..]].concat();
+    assert_eq!(Object::decode(&padded), Ok(object.clone()));
+    let lean = Object::unsettled_record(&Bytes::from(padded), &Context::new(), &[Dot(A, 1)]).unwrap();
+    assert_eq!(lean[..], [&plain[..at], &[0]].concat());
+}
+
+#[test]
 fn what_every_owner_knows_need_not_be_sent() {
     let mut object = Object::default();
     for seq in 1..=3 {
@@ -124,7 +161,7 @@ fn what_every_owner_knows_need_not_be_sent() {
     put(&mut object, Dot(B, 1), &seen, 4);
     let record = object.encode();
     let sent = |settled: &Context| {
-        let record = Object::unsettled_record(&record, settled).expect("it was just written");
+        let record = Object::unsettled_record(&record, settled, &[]).expect("it was just written");
         let decoded = Object::decode(&record).expect("it is a record");
         assert_eq!(Object::decode_unsettled(&object.encode(), settled), Ok(decoded.clone()));
         decoded
@@ -138,10 +175,10 @@ fn what_every_owner_knows_need_not_be_sent() {
     let seen = large.context().clone();
     large.write(Dot(B, 2), (OpId([5; 16]), Hlc(5)), &seen, Some(Content { value: long, ..content("", 5) }));
     let all = large.encode();
-    assert_eq!(Object::unsettled_record(&all, &settled), Ok(all), "long values are not copied for a few op ids");
+    assert_eq!(Object::unsettled_record(&all, &settled, &[]), Ok(all), "long values are not copied for a few op ids");
     let mut deleted = object.clone();
     deleted.write(Dot(B, 2), (OpId([5; 16]), Hlc(5)), &seen, None);
-    assert_eq!(Object::unsettled_record(&deleted.encode(), &settled), Ok(deleted.encode()));
+    assert_eq!(Object::unsettled_record(&deleted.encode(), &settled, &[]), Ok(deleted.encode()));
     assert_eq!(Object::decode_unsettled(&deleted.encode(), &settled), Ok(deleted));
     // Whoever has seen what is settled is as wise as after the whole object.
     let mut owner = Object::default();
@@ -215,11 +252,18 @@ proptest! {
             let mut want = want.clone();
             shown.sort();
             want.sort();
-            prop_assert_eq!(shown, want);
+            prop_assert_eq!(&shown, &want);
             prop_assert_eq!(owner, &owners[0]);
             prop_assert_eq!(&Object::decode(&owner.encode()).unwrap(), owner);
+            for held in [&want[..], &want[..want.len() / 2]] {
+                let lean = Object::unsettled_record(&owner.encode(), &Context::new(), held).unwrap();
+                let mut sent = Object::decode(&lean).unwrap();
+                prop_assert!(sent.siblings().iter().all(|(dot, c)| c.value.is_empty() == held.contains(dot)));
+                sent.take_values(owner);
+                prop_assert_eq!(&sent, owner);
+            }
             for settled in [Context::of(Dot(A, 2)), owner.context().clone()] {
-                let sent = Object::unsettled_record(&owner.encode(), &settled).unwrap();
+                let sent = Object::unsettled_record(&owner.encode(), &settled, &[]).unwrap();
                 let kept = |past: &PastOp| owner.is_tombstone() || !settled.covers(past.dot);
                 let decoded = Object::decode(&sent).unwrap();
                 prop_assert!(decoded.past_ops().iter().eq(owner.past_ops().iter().filter(kept)));
@@ -233,7 +277,13 @@ proptest! {
         let _ = Object::decode(&bytes);
         let mut versioned = vec![RECORD_VERSION];
         versioned.extend(bytes);
-        let _ = Object::decode(&versioned);
+        // What decodes is still the same object, but for the values, when these are left out.
+        if let Ok(mut object) = Object::decode(&versioned) {
+            let held: Vec<Dot> = object.long(1).collect();
+            let lean = Object::unsettled_record(&Bytes::from(versioned), &Context::new(), &held).unwrap();
+            object.siblings.iter_mut().for_each(|(_, content)| content.value = Bytes::new());
+            prop_assert_eq!(Object::decode(&lean), Ok(object));
+        }
     }
 }
 

@@ -22,7 +22,7 @@ const ACTOR_BYTES: usize = 8 + 1;
 const SIBLING_BYTES: usize = 1 + 1 + 8 + 1 + 16 + 1;
 /// What a sibling may take beyond that, seldom reached: a guess for the size of a buffer.
 const NUMBER_BYTES: usize = 10;
-/// Past ops are left out of what is no longer than this without them.
+/// Past ops are left out of what is no longer than this without them, or is copied anyway.
 const COPIED_MAX: usize = 16 * 1024;
 
 pub(super) fn encode(object: &Object) -> Bytes {
@@ -99,17 +99,25 @@ pub(super) fn decode(bytes: &[u8], kept: impl Fn(Dot) -> bool) -> Result<Parts, 
     Ok(Parts { siblings, context: Context::from(actors), past_ops })
 }
 
-/// The same record without the past ops that `settled` covers. The same bytes, if there are none of these, if it is a
-/// tombstone, or if its values are so long that the copy would cost more than the past ops.
-pub(super) fn unsettled(bytes: &Bytes, settled: &Context) -> Result<Bytes, RecordError> {
+/// The same record without the past ops that `settled` covers, and with nothing in place of the values of the siblings that are
+/// `held`, in order. The same bytes, if there is none of either, if it is a tombstone, or if none is held and the values are so
+/// long that the copy would cost more than the past ops.
+pub(super) fn unsettled(bytes: &Bytes, settled: &Context, held: &[Dot]) -> Result<Bytes, RecordError> {
     let mut reader = Reader::new(bytes)?;
     let actors = reader.actors()?;
     let siblings = reader.count(SIBLING_BYTES)?;
+    // What there is in place of what lies before `copied`, if values are left out.
+    let (mut head, mut copied) = (Vec::new(), 0);
     for _ in 0..siblings {
-        reader.sibling(&actors)?;
+        let (dot, Raw { value, left, .. }) = reader.sibling(&actors)?;
+        if !value.is_empty() && held.binary_search(&dot).is_ok() {
+            head.extend_from_slice(&bytes[copied..bytes.len() - left]);
+            put_number(&mut head, 0);
+            copied = bytes.len() - reader.0.len();
+        }
     }
-    let behind = reader.0.len();
-    if siblings == 0 || bytes.len() - behind > COPIED_MAX {
+    let end = bytes.len() - reader.0.len();
+    if siblings == 0 || (copied == 0 && end > COPIED_MAX) {
         return Ok(bytes.clone());
     }
     let mut all = 0;
@@ -118,11 +126,12 @@ pub(super) fn unsettled(bytes: &Bytes, settled: &Context) -> Result<Bytes, Recor
         !settled.covers(dot)
     };
     let past_ops = PastOps::from_bytes(reader.0, unsettled).ok_or(RecordError::Short)?;
-    if past_ops.len() == all {
+    if copied == 0 && past_ops.len() == all {
         return Ok(bytes.clone());
     }
-    let head = &bytes[..bytes.len() - behind];
-    Ok(Bytes::from([head, past_ops.as_bytes()].concat()))
+    head.extend_from_slice(&bytes[copied..end]);
+    head.extend_from_slice(past_ops.as_bytes());
+    Ok(Bytes::from(head))
 }
 
 /// A sibling as it lies in a record.
@@ -131,6 +140,8 @@ struct Raw<'a> {
     hlc: Hlc,
     expires_ms: Option<u64>,
     op_id: OpId,
+    /// Bytes of the record from the length of the value on.
+    left: usize,
 }
 
 /// What is left of a record.
@@ -206,9 +217,10 @@ impl<'a> Reader<'a> {
             [other] => return Err(RecordError::Expiry(*other)),
         };
         let op_id = self.op_id()?;
+        let left = self.0.len();
         let length = self.count(1)?;
         let (value, rest) = self.0.split_at(length);
         self.0 = rest;
-        Ok((dot, Raw { value, hlc, expires_ms, op_id }))
+        Ok((dot, Raw { value, hlc, expires_ms, op_id, left }))
     }
 }

@@ -160,12 +160,15 @@ pub struct Fetch {
     /// Of the read that this is part of.
     #[serde(rename = "id", default, skip_serializing_if = "usual")]
     pub request_id: Option<OpId>,
+    /// Siblings, in order, whose values the asker has: the answer may leave these empty. Not heeded beside `context_for`.
+    #[serde(rename = "h", default, skip_serializing_if = "usual")]
+    pub held: Vec<Dot>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fetched {
     /// An encoded [`crate::version::Object`]; of an absent key one without siblings, whose context is the base of the
-    /// replica's clock.
+    /// replica's clock. Values of siblings that were said to be held may be left empty.
     #[serde(rename = "ob")]
     pub object: Bytes,
     #[serde(rename = "tu")]

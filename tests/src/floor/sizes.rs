@@ -1,6 +1,7 @@
 //! How long the frames and rows of the store are, for a key and a value of given lengths: found by making one of each.
 
 use bytes::Bytes;
+use quorate_node::kernel::HELD_VALUE_BYTES;
 use quorate_ring::id::{ActorId, BucketId, ClusterId, Epoch, NodeId, OpId};
 use quorate_ring::topology::Durability;
 use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc, Object};
@@ -79,7 +80,9 @@ impl Sizes {
         let mut object = Object::default();
         let content = Content { value: value.clone(), hlc: HLC, expires_ms: None, op_id: OP };
         object.write(dot, (OP, HLC), &Context::new(), Some(content));
+        let held: Vec<Dot> = object.long(HELD_VALUE_BYTES).collect();
         let object = object.encode();
+        let answer = Object::unsettled_record(&object, &Context::new(), &held).expect("it was just written");
         Self {
             object_key: OBJECT_KEY_BYTES,
             object: object.len(),
@@ -94,8 +97,8 @@ impl Sizes {
             })),
             read: client_frame(&ClientRequest::Read(read())),
             found: reply_frame(&ClientReply::Read(found(dot, value))),
-            fetch: peer_frame(&PeerRequest::Fetch(fetch())),
-            fetched: peer_reply_frame(&PeerReply::Fetched(Fetched { object, took_us: US })),
+            fetch: peer_frame(&PeerRequest::Fetch(fetch(held))),
+            fetched: peer_reply_frame(&PeerReply::Fetched(Fetched { object: answer, took_us: US })),
         }
     }
 }
@@ -180,6 +183,6 @@ fn found(dot: Dot, value: Bytes) -> ReadAnswer {
     }
 }
 
-fn fetch() -> Fetch {
-    Fetch { epoch: Epoch(1), bucket: BUCKET, key: key(), context_for: None, deadline_ms: 4_500, request_id: None }
+fn fetch(held: Vec<Dot>) -> Fetch {
+    Fetch { epoch: Epoch(1), bucket: BUCKET, key: key(), context_for: None, deadline_ms: 4_500, request_id: None, held }
 }

@@ -9,6 +9,7 @@ use crate::checks::{Commit, Property, Violation};
 use quorate_node::kernel::{Effect, Event, Now};
 use quorate_node::planted::{self, Bug};
 use quorate_node::storage::Storage;
+use quorate_ring::wire::peer::PeerRequest;
 
 /// Operations beside those of clients: handoffs and exchanges have credits of their own.
 const REPAIR_MAX: usize = 512;
@@ -208,6 +209,9 @@ impl World {
         match effect {
             Effect::ClientReply { to, request, message } => self.reply_to_client(at, to, request, wall_ms, &message),
             Effect::PeerRequest { to, request, message } => {
+                if matches!(&message, PeerRequest::Fetch(fetch) if !fetch.held.is_empty()) {
+                    self.trace.rare(Rare::ValueHeld);
+                }
                 self.send_request(at.node, usize::from(to.0) - 1, request, &message);
                 Ok(())
             }

@@ -123,6 +123,8 @@ impl SimNode {
                 operations_max: options.operations_max,
                 hint_bytes_max: options.hint_bytes_max,
                 page_bytes: options.page_bytes,
+                // Some nodes have no value sent that they hold, the others all: what is written here is short.
+                held_value_bytes: if self.id.0.is_multiple_of(2) { 0 } else { usize::MAX },
                 repair_bytes_per_second: options.repair_bytes_per_second,
                 clock_drift_max: Duration::from_millis(options.clock_drift_max_ms),
                 ..ShardConfig::new(self.id, self.actor, seed)

@@ -38,6 +38,7 @@ kinds! {
         Siblings = "reads with siblings",
         SetAside = "reads that set writes aside",
         ShortRead = "short reads",
+        ValueHeld = "fetches that name values held",
         RepairingRead = "reads that repair",
         ClockAhead = "timestamps too far ahead",
         RefusedUnavailable = "refused: unavailable",
