@@ -31,6 +31,8 @@ pub enum FrameError {
     Checksum,
 }
 
+/// From here on a value is long. Most of what a message is made of is a byte or two, and not even looked at.
+const LONG_BYTES: usize = 1024;
 /// What a message brings behind a long value is short, about this.
 const REST_BYTES: usize = 256;
 
@@ -40,7 +42,7 @@ struct Growing<'a>(&'a mut Vec<u8>);
 impl Write for Growing<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if bytes.len() > self.0.capacity() - self.0.len() {
+        if bytes.len() >= LONG_BYTES {
             self.0.reserve(bytes.len() + REST_BYTES);
         }
         self.0.extend_from_slice(bytes);
