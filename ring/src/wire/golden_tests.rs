@@ -179,6 +179,11 @@ fn replicate(purpose: Purpose) -> Replicate {
     }
 }
 
+fn fetch(context_for: Option<OpId>, request_id: Option<OpId>, held: Vec<Dot>) -> PeerRequest {
+    let (epoch, bucket, key, deadline_ms) = (EPOCH, BUCKET, KEY, 5000);
+    PeerRequest::Fetch(Fetch { epoch, bucket, key, context_for, deadline_ms, request_id, held })
+}
+
 fn peer_requests() -> Vec<PeerRequest> {
     let mut clock = Clock::new();
     clock.union_actor(ACTOR, &SeqSet::from((5, vec![(7, 9)])));
@@ -189,33 +194,9 @@ fn peer_requests() -> Vec<PeerRequest> {
         PeerRequest::Coordinate(Coordinate { write }),
         PeerRequest::Replicate(replicate(Purpose::Write)),
         PeerRequest::Replicate(replicate(Purpose::ReadRepair)),
-        PeerRequest::Fetch(Fetch {
-            epoch: EPOCH,
-            bucket: BUCKET,
-            key: KEY,
-            context_for: Some(OpId([9; 16])),
-            deadline_ms: 5000,
-            request_id: None,
-            held: Vec::new(),
-        }),
-        PeerRequest::Fetch(Fetch {
-            epoch: EPOCH,
-            bucket: BUCKET,
-            key: KEY,
-            context_for: None,
-            deadline_ms: 5000,
-            request_id: Some(OpId([8; 16])),
-            held: Vec::new(),
-        }),
-        PeerRequest::Fetch(Fetch {
-            epoch: EPOCH,
-            bucket: BUCKET,
-            key: KEY,
-            context_for: None,
-            deadline_ms: 5000,
-            request_id: None,
-            held: vec![Dot(ACTOR, 4), Dot(ACTOR, 5)],
-        }),
+        fetch(Some(OpId([9; 16])), None, Vec::new()),
+        fetch(None, Some(OpId([8; 16])), Vec::new()),
+        fetch(None, None, vec![Dot(ACTOR, 4), Dot(ACTOR, 5)]),
         PeerRequest::Pull(Pull { epoch: EPOCH, partition: PARTITION, clock, bytes_max: 4096 }),
         PeerRequest::Sync(SyncRequest { epoch: EPOCH, partition: PARTITION, after: None, bytes_max: 4096 }),
         PeerRequest::StoreHint(StoreHint { target: NodeId(2), replicate: replicate(Purpose::Handoff) }),
