@@ -34,8 +34,9 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const BACKGROUND_JOBS: i32 = 2;
 /// How fast table files may be written: RocksDB finds the pace that is needed between a twentieth of this and this
 /// ("Auto-tuned Rate Limiter", RocksDB blog, 2017). Unlimited, writing a buffer out takes a core for a tenth of a second,
-/// and requests wait behind it.
-const FILE_BYTES_PER_SECOND_MAX: i64 = 256 * 1024 * 1024;
+/// and requests wait behind it. The pace grows by a twentieth in 0.2 s, so large values need it quick from the start: until
+/// buffers are written out, writes wait.
+const FILE_BYTES_PER_SECOND_MAX: i64 = 1024 * 1024 * 1024;
 /// What the pace allows for is handed out in portions of these microseconds.
 const FILE_PACE_US: i64 = 2_000;
 /// Buffers that are written out go before files that are merged, except in one of so many times.

@@ -43,6 +43,36 @@ messages! {
     }
 }
 
+impl ClientRequest {
+    fn value_bytes(&self) -> usize {
+        match self {
+            Self::Write(write) => write.change.value_bytes(),
+            Self::Hello(_)
+            | Self::Read(_)
+            | Self::Scan(_)
+            | Self::Status(_)
+            | Self::Cancel(_)
+            | Self::Log(_)
+            | Self::Repair(_) => 0,
+        }
+    }
+}
+
+impl ClientReply {
+    fn value_bytes(&self) -> usize {
+        match self {
+            Self::Read(answer) => answer.siblings.iter().map(|sibling| sibling.value.len()).sum(),
+            Self::Page(page) => page.records.iter().map(|record| record.object.len()).sum(),
+            Self::Hello(_)
+            | Self::Written(_)
+            | Self::Status(_)
+            | Self::Refused(_)
+            | Self::Unknown(_)
+            | Self::LogPage(_) => 0,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Hello {
     pub minor: u16,
@@ -70,6 +100,16 @@ pub enum Change {
         expires_ms: Option<u64>,
     },
     Delete,
+}
+
+impl Change {
+    /// Of the value that is to be put.
+    pub(super) fn value_bytes(&self) -> usize {
+        match self {
+            Self::Put { value, .. } => value.len(),
+            Self::Delete => 0,
+        }
+    }
 }
 
 /// What a write supersedes, stated by the client.

@@ -2,7 +2,6 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
-use std::io::Write;
 
 /// Layout of the header; a peer with another one is refused.
 pub const FRAME_VERSION: u8 = 1;
@@ -31,34 +30,6 @@ pub enum FrameError {
     Checksum,
 }
 
-/// From here on a value is long. Most of what a message is made of is a byte or two, and not even looked at.
-const LONG_BYTES: usize = 1024;
-/// What a message brings behind a long value is short, about this.
-const REST_BYTES: usize = 256;
-
-/// A buffer that takes room for a long value and for what follows it at once: each time that it grows it is copied.
-struct Growing<'a>(&'a mut Vec<u8>);
-
-impl Write for Growing<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if bytes.len() >= LONG_BYTES {
-            self.0.reserve(bytes.len() + REST_BYTES);
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.write(bytes).map(drop)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Appends a frame that carries `message`.
 pub fn write_frame<T: Serialize>(kind: u8, request: u64, message: &T, out: &mut Vec<u8>) {
     let start = out.len();
@@ -67,7 +38,7 @@ pub fn write_frame<T: Serialize>(kind: u8, request: u64, message: &T, out: &mut 
     out.push(kind);
     out.extend_from_slice(&request.to_be_bytes());
     out.extend_from_slice(&[0; 4]);
-    rmp_serde::encode::write_named(&mut Growing(out), message).expect("writing to memory does not fail");
+    rmp_serde::encode::write_named(out, message).expect("writing to memory does not fail");
     let length = out.len() - start - HEADER_BYTES;
     assert!(length <= FRAME_BYTES_MAX, "a message of {length} bytes was made, over the limit of frames");
     let sum = checksum(&out[start + 4..start + 14], &out[start + HEADER_BYTES..]);

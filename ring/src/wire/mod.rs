@@ -63,6 +63,11 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, De
     }
 }
 
+/// From here on values are long: a buffer that grows is copied, so it takes room for them, and for what follows, at once.
+const LONG_BYTES: usize = 1024;
+/// What a message brings beside long values is short, about this.
+const REST_BYTES: usize = 256;
+
 /// Whether a field has the value that it takes where it is missing.
 fn usual<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -79,7 +84,8 @@ pub fn node_of_server_name(cluster: crate::id::ClusterId, name: &str) -> Option<
     (rest == format!("{cluster}.quorate")).then(|| node.parse().ok().map(crate::id::NodeId))?
 }
 
-/// Declares a closed set of messages: an enum with one struct per kind, and its two directions of code.
+/// Declares a closed set of messages: an enum with one struct per kind, and its two directions of code. How long the values in
+/// one are says its `value_bytes`.
 macro_rules! messages {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $kind:literal => $variant:ident($body:ty),)* }) => {
         $(#[$meta])*
@@ -98,6 +104,10 @@ macro_rules! messages {
 
             /// Appends a whole frame.
             pub fn write(&self, request: u64, out: &mut Vec<u8>) {
+                let values = self.value_bytes();
+                if values >= $crate::wire::LONG_BYTES {
+                    out.reserve(values + $crate::wire::REST_BYTES);
+                }
                 match self {
                     $(Self::$variant(body) => $crate::wire::write_frame($kind, request, body, out),)*
                 }

@@ -46,6 +46,33 @@ messages! {
     }
 }
 
+impl PeerRequest {
+    fn value_bytes(&self) -> usize {
+        match self {
+            Self::Coordinate(coordinate) => coordinate.write.change.value_bytes(),
+            Self::Replicate(replicate) => replicate.object.len(),
+            Self::StoreHint(hint) => hint.replicate.object.len(),
+            Self::Greet(_) | Self::Ping(_) | Self::Fetch(_) | Self::Pull(_) | Self::Sync(_) => 0,
+        }
+    }
+}
+
+impl PeerReply {
+    fn value_bytes(&self) -> usize {
+        match self {
+            Self::Fetched(fetched) => fetched.object.len(),
+            Self::Pulled(pulled) => pulled.objects.iter().map(|pulled| pulled.object.len()).sum(),
+            Self::Synced(page) => page.records.iter().map(|record| record.object.len()).sum(),
+            Self::Greeted(_)
+            | Self::Pong(_)
+            | Self::Written(_)
+            | Self::Replicated(_)
+            | Self::Refused(_)
+            | Self::Unknown(_) => 0,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Greet {
     pub minor: u16,
