@@ -217,7 +217,8 @@ impl Replica {
         incoming: &Object,
         dots: &[Dot],
     ) -> Result<u32, StorageError> {
-        let stored = store.get(Table::Objects, &self.object_key(place))?;
+        let row = self.object_key(place);
+        let stored = store.get(Table::Objects, &row)?;
         let mut merged = match &stored {
             Some(record) => Object::decode(record).map_err(corrupt_record)?,
             None => Object::default(),
@@ -236,7 +237,7 @@ impl Replica {
         let record = merged.encode();
         let changed = stored.as_ref() != Some(&record) && !nothing_to_keep;
         if changed {
-            store.stage(Table::Objects, self.object_key(place), Some(record));
+            store.stage(Table::Objects, row, Some(record));
         }
         let mut fresh = 0;
         for dot in told(incoming, dots) {

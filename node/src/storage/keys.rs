@@ -9,7 +9,7 @@
 //!
 //! Ranges are `(from, to)` with `from <= key < to`, as `Read::scan` takes them.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use quorate_ring::id::{ActorId, BucketId, NodeId, Partition};
 use quorate_ring::version::Dot;
 
@@ -71,11 +71,11 @@ fn partition_prefix(partition: Partition) -> Vec<u8> {
 
 /// Where an object lies.
 pub fn object_key(partition: Partition, bucket: BucketId, key: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(PARTITION_BYTES + BUCKET_BYTES + key.len());
+    let mut bytes = Vec::with_capacity(PARTITION_BYTES + BUCKET_BYTES + key.len());
     put_partition(&mut bytes, partition);
     bytes.put_u32(bucket.0);
     bytes.put_slice(key);
-    bytes.freeze()
+    Bytes::from(bytes)
 }
 
 /// What an object's key names; `None` if it is too short to be one.
@@ -99,11 +99,11 @@ pub fn bucket_range(partition: Partition, bucket: BucketId) -> Range {
 
 /// Where the log keeps the key that a dot wrote.
 pub fn log_key(partition: Partition, dot: Dot) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(LOG_KEY_BYTES);
+    let mut bytes = Vec::with_capacity(LOG_KEY_BYTES);
     put_partition(&mut bytes, partition);
     bytes.put_u64(dot.actor().0);
     bytes.put_u64(dot.seq());
-    bytes.freeze()
+    Bytes::from(bytes)
 }
 
 /// The dot that a key of the log names; `None` if it has another length.
@@ -128,12 +128,12 @@ pub fn log_range_of(partition: Partition, actor: ActorId, first: u64, last: u64)
 
 /// Where a hint for `target` lies.
 pub fn hint_key(target: NodeId, partition: Partition, bucket: BucketId, key: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(TARGET_BYTES + PARTITION_BYTES + BUCKET_BYTES + key.len());
+    let mut bytes = Vec::with_capacity(TARGET_BYTES + PARTITION_BYTES + BUCKET_BYTES + key.len());
     bytes.put_u16(target.0);
     put_partition(&mut bytes, partition);
     bytes.put_u32(bucket.0);
     bytes.put_slice(key);
-    bytes.freeze()
+    Bytes::from(bytes)
 }
 
 /// What a hint's key names; `None` if it is too short to be one.
@@ -168,12 +168,12 @@ pub enum LogEntryError {
 
 impl LogEntry {
     pub fn encode(&self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(2 + BUCKET_BYTES + self.key.len());
+        let mut bytes = Vec::with_capacity(2 + BUCKET_BYTES + self.key.len());
         bytes.put_u8(LOG_ENTRY_VERSION);
         bytes.put_u8(u8::from(self.erasable));
         bytes.put_u32(self.bucket.0);
         bytes.put_slice(&self.key);
-        bytes.freeze()
+        Bytes::from(bytes)
     }
 
     /// Never panics, whatever the bytes.

@@ -67,13 +67,12 @@ impl<S: Storage> Staged<S> {
     /// went down has forgotten something only if that row is there. Rows deleted count for nothing, as what deletes
     /// them (collection, handoff) does it again.
     pub fn take(&mut self, sync: bool) -> Option<Batch> {
-        let mut rows: Vec<Row> = Table::ALL
-            .into_iter()
-            .flat_map(|table| {
-                let stage = std::mem::take(&mut self.stages[table as usize]);
-                stage.into_iter().map(move |(key, value)| Row { table, key, value })
-            })
-            .collect();
+        // Room for the note, too.
+        let mut rows = Vec::with_capacity(self.stages.iter().map(Stage::len).sum::<usize>() + 1);
+        for table in Table::ALL {
+            let stage = std::mem::take(&mut self.stages[table as usize]);
+            rows.extend(stage.into_iter().map(|(key, value)| Row { table, key, value }));
+        }
         if rows.is_empty() && !(sync && self.unsynced) {
             return None;
         }
