@@ -2,7 +2,6 @@
 
 use super::exchange::PAGE_BYTES_MAX;
 use crate::planted::{self, Bug};
-use bytes::Bytes;
 use quorate_ring::id::{NodeId, Partition};
 use quorate_ring::placement::Layout;
 use quorate_ring::wire::client::{ClientReply, ClientRequest};
@@ -258,25 +257,26 @@ pub enum Outcome {
 /// runtime can size its inbox and its batches.
 pub fn weight(event: &Event) -> usize {
     const FIXED: usize = 256;
-    let bytes = |b: &Bytes| b.len();
     FIXED
         + match event {
-            Event::Client { message: ClientRequest::Write(write), .. } => change_bytes(write),
-            Event::PeerRequest { message: PeerRequest::Coordinate(c), .. } => change_bytes(&c.write),
-            Event::PeerRequest { message: PeerRequest::Replicate(r), .. } => bytes(&r.object) + bytes(&r.key),
-            Event::PeerRequest { message: PeerRequest::StoreHint(h), .. } => bytes(&h.replicate.object),
+            Event::Client { message: message @ ClientRequest::Write(write), .. } => {
+                message.value_bytes() + write.key.len()
+            }
+            Event::PeerRequest { message: message @ PeerRequest::Coordinate(c), .. } => {
+                message.value_bytes() + c.write.key.len()
+            }
+            Event::PeerRequest { message: message @ PeerRequest::Replicate(r), .. } => {
+                message.value_bytes() + r.key.len()
+            }
             Event::PeerRequest { message: PeerRequest::Pull(p), .. } => p.bytes_max.min(PAGE_BYTES_MAX) as usize,
             Event::PeerRequest { message: PeerRequest::Sync(s), .. } => s.bytes_max.min(PAGE_BYTES_MAX) as usize,
             Event::PeerRequest { message: PeerRequest::Fetch(f), .. } => size_of_val(&f.held[..]),
-            Event::PeerReply { message: PeerReply::Fetched(f), .. } => bytes(&f.object),
-            Event::PeerReply { message: PeerReply::Pulled(p), .. } => p.objects.iter().map(|o| bytes(&o.object)).sum(),
-            Event::PeerReply { message: PeerReply::Synced(p), .. } => p.records.iter().map(|r| bytes(&r.object)).sum(),
+            Event::PeerRequest { message, .. } => message.value_bytes(),
+            Event::PeerReply { message, .. } => message.value_bytes(),
             Event::Started
             | Event::Client { .. }
             | Event::ClientCancelled { .. }
             | Event::ClientGone { .. }
-            | Event::PeerRequest { .. }
-            | Event::PeerReply { .. }
             | Event::LinkUp { .. }
             | Event::LinkDown { .. }
             | Event::Fired { .. }
@@ -284,11 +284,4 @@ pub fn weight(event: &Event) -> usize {
             | Event::DiskReserve { .. }
             | Event::Drain => 0,
         }
-}
-
-fn change_bytes(write: &quorate_ring::wire::client::WriteRequest) -> usize {
-    match &write.change {
-        quorate_ring::wire::client::Change::Put { value, .. } => value.len() + write.key.len(),
-        quorate_ring::wire::client::Change::Delete => write.key.len(),
-    }
 }

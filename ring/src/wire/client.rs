@@ -44,7 +44,8 @@ messages! {
 }
 
 impl ClientRequest {
-    fn value_bytes(&self) -> usize {
+    /// Bytes of all values and objects in it.
+    pub fn value_bytes(&self) -> usize {
         match self {
             Self::Write(write) => write.change.value_bytes(),
             Self::Hello(_)
@@ -59,7 +60,8 @@ impl ClientRequest {
 }
 
 impl ClientReply {
-    fn value_bytes(&self) -> usize {
+    /// Bytes of all values and objects in it.
+    pub fn value_bytes(&self) -> usize {
         match self {
             Self::Read(answer) => answer.siblings.iter().map(|sibling| sibling.value.len()).sum(),
             Self::Page(page) => page.records.iter().map(|record| record.object.len()).sum(),

@@ -47,7 +47,8 @@ messages! {
 }
 
 impl PeerRequest {
-    fn value_bytes(&self) -> usize {
+    /// Bytes of all values and objects in it.
+    pub fn value_bytes(&self) -> usize {
         match self {
             Self::Coordinate(coordinate) => coordinate.write.change.value_bytes(),
             Self::Replicate(replicate) => replicate.object.len(),
@@ -58,7 +59,8 @@ impl PeerRequest {
 }
 
 impl PeerReply {
-    fn value_bytes(&self) -> usize {
+    /// Bytes of all values and objects in it.
+    pub fn value_bytes(&self) -> usize {
         match self {
             Self::Fetched(fetched) => fetched.object.len(),
             Self::Pulled(pulled) => pulled.objects.iter().map(|pulled| pulled.object.len()).sum(),
