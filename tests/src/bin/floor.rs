@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
 use quorate_tests::floor::{Credentials, Figures, Load, NODES, Work, client, node};
 use serde_json::json;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -63,7 +63,10 @@ type Fault = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         What::Run(settings) => run(&settings),
-        What::Node { me, folder, value_bytes, addresses } => node::run(me, &addresses, &folder, value_bytes),
+        What::Node { me, folder, value_bytes, addresses } => {
+            std::thread::spawn(end_with_who_began_it);
+            node::run(me, &addresses, &folder, value_bytes)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,14 +77,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// A node ends when nobody holds the other end of its input any more.
+fn end_with_who_began_it() {
+    // Whatever it reads, or fails with, is the end.
+    let _ = std::io::stdin().read(&mut [0]);
+    std::process::exit(0);
+}
+
 /// The nodes; they end with this.
 struct Nodes(Vec<Child>);
 
 impl Drop for Nodes {
     fn drop(&mut self) {
         for child in &mut self.0 {
+            drop(child.stdin.take());
             // It may have ended by itself.
-            let _ = child.kill();
             let _ = child.wait();
         }
     }
@@ -122,6 +132,7 @@ fn start(settings: &Settings, folder: &Path, addresses: &[SocketAddr]) -> Result
             .arg(folder)
             .arg(settings.value_bytes.to_string())
             .args(addresses.iter().map(ToString::to_string))
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         nodes.0.push(child);
