@@ -9,13 +9,14 @@
 
 use crate::planted::{self, Bug};
 use crate::replica::{Place, Replica, Sync, corrupt, corrupt_record};
-use crate::storage::{LogEntry, MetaKey, Read, Staged, Storage, StorageError, Table};
+use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
 use crate::storage::{log_key, log_range_of, object_key, object_range, parse_log_key, parse_object_key};
 use bytes::Bytes;
-use quorate_ring::id::{ActorId, BucketId, NodeId};
+use quorate_ring::id::{ActorId, BucketId, NodeId, Partition};
 use quorate_ring::version::{Clock, Context, Dot, Object};
 use quorate_ring::wire::client::ScanRecord;
 use quorate_ring::wire::peer::{Pulled, PulledObject, SyncPage};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -218,7 +219,7 @@ impl Replica {
         for (actor, seq) in base.iter() {
             let before = floor.iter().find(|(a, _)| *a == actor).map_or(0, |(_, seq)| *seq);
             if seq > before {
-                self.cut(store, actor, before + 1, seq, usize::MAX)?;
+                self.cut(store, actor, before + 1, seq, usize::MAX);
             }
         }
         self.stage_floor(store);
@@ -254,7 +255,7 @@ impl Replica {
         for (actor, seq) in settled.iter() {
             let floor = self.floor.seq(actor);
             if seq > floor && left > 0 {
-                let upto = self.cut(store, actor, floor + 1, seq, left)?;
+                let upto = self.cut(store, actor, floor + 1, seq, left);
                 left = left.saturating_sub((upto - floor) as usize);
                 self.floor.raise(actor, upto);
                 moved = true;
@@ -268,28 +269,27 @@ impl Replica {
     }
 
     /// Deletes the log entries `first..=last` of an actor, but keeps those of objects that may be due for erasing.
-    /// Returns the seq up to which it came.
+    /// Returns the seq up to which it came. Nothing is read: a scan would first have to put all cuts since the last one in order.
     fn cut<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
         actor: ActorId,
         first: u64,
         last: u64,
-        rows_max: usize,
-    ) -> Result<u64, StorageError> {
-        let last = last.min(first.saturating_add(rows_max as u64 - 1));
-        let (from, to) = log_range_of(self.partition, actor, first, last);
-        for (key, entry) in store.scan(Table::Log, &from, &to, usize::MAX)? {
-            let (_, dot) = parse_log_key(&key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
-            let decoded = LogEntry::decode(&entry).map_err(|why| corrupt("read the log", &why.to_string()))?;
-            if decoded.erasable {
-                let place = Place { bucket: decoded.bucket, key: decoded.key };
-                self.erasable.entry(place).or_default().note(dot);
-            } else {
-                store.stage(Table::Log, key, None);
-            }
+        seqs_max: usize,
+    ) -> u64 {
+        let last = last.min(first.saturating_add(seqs_max as u64 - 1));
+        let reminders = self.reminders.range(Dot(actor, first)..=Dot(actor, last));
+        let reminders: Vec<Dot> = reminders.map(|(dot, _)| *dot).collect();
+        let mut from = first;
+        for dot in reminders {
+            cut_run(store, self.partition, actor, (from, dot.seq() - 1));
+            let place = self.reminders.remove(&dot).expect("it was found there");
+            self.erasable.entry(place).or_default().note(dot);
+            from = dot.seq().saturating_add(1);
         }
-        Ok(last)
+        cut_run(store, self.partition, actor, (from, last));
+        last
     }
 
     fn erase<S: Storage>(
@@ -362,5 +362,14 @@ impl Replica {
         let from = after.map_or(from, behind);
         let to = upto.map_or(to, behind);
         store.scan(Table::Objects, &from, &to, bytes_max)
+    }
+}
+
+/// Deletes log entries of an actor, from the first seq to the last.
+fn cut_run<S: Storage>(store: &mut Staged<S>, partition: Partition, actor: ActorId, (first, last): (u64, u64)) {
+    match first.cmp(&last) {
+        Ordering::Less => store.cut(log_range_of(partition, actor, first, last)),
+        Ordering::Equal => store.stage(Table::Log, log_key(partition, Dot(actor, first)), None),
+        Ordering::Greater => {}
     }
 }

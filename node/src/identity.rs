@@ -7,7 +7,7 @@
 //! of its device is compared within one boot of the machine only: another boot may number devices in another order.
 
 use crate::storage::rocks::{Caches, Mode, OpenError, RocksStorage};
-use crate::storage::{MetaKey, Read, Row, Storage, StorageError, Table};
+use crate::storage::{Batch, MetaKey, Read, Row, Storage, StorageError, Table};
 use bytes::Bytes;
 use quorate_ring::id::{ActorId, ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,7 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
     if unsynced {
         // What was there at the opening is in table files since, fsynced.
         let key = MetaKey::Unsynced.encode().into();
-        storage.commit(&[Row { table: Table::Meta, key, value: None }], true)?;
+        storage.commit(&Batch::of([Row { table: Table::Meta, key, value: None }], true))?;
     }
     Ok(Opened { identity, storage, forgot, folder: folder.to_path_buf(), boot: claim.boot.to_string() })
 }
@@ -239,7 +239,8 @@ fn take_actor(
 fn write_record(folder: &Path, storage: &mut RocksStorage, record: &Record) -> Result<(), IdentityError> {
     let text = toml::to_string(record).expect("numbers and strings are valid TOML");
     let value = Some(Bytes::from(text.clone()));
-    storage.commit(&[Row { table: Table::Meta, key: MetaKey::Identity.encode().into(), value }], true)?;
+    let row = Row { table: Table::Meta, key: MetaKey::Identity.encode().into(), value };
+    storage.commit(&Batch::of([row], true))?;
     write_file(folder, FILE, &text)
 }
 

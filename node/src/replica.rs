@@ -24,9 +24,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// One that holds on to no message, of which its key is a part.
+    fn copied(&self) -> Self {
+        Self { bucket: self.bucket, key: Bytes::copy_from_slice(&self.key) }
+    }
+
     /// The key that a log entry names.
     pub(crate) fn of(entry: &Bytes) -> Result<Self, StorageError> {
-        let entry = LogEntry::decode(entry).map_err(|why| corrupt("read the log", &why.to_string()))?;
+        let entry = decode_entry(entry)?;
         Ok(Self { bucket: entry.bucket, key: entry.key })
     }
 }
@@ -58,6 +63,9 @@ pub struct Replica {
     pub(crate) copied: BTreeSet<NodeId>,
     /// Under which actor this node copies: under another one it has forgotten, and starts afresh.
     pub(crate) own: ActorId,
+    /// Log entries above the floor whose objects may be due for erasing: they stay as the floor rises over them, and the
+    /// objects become `erasable`.
+    pub(crate) reminders: BTreeMap<Dot, Place>,
     pub(crate) erasable: BTreeMap<Place, Erasable>,
     /// Where the next look at them goes on.
     pub(crate) erase_from: Option<Place>,
@@ -115,6 +123,7 @@ impl Replica {
             syncs: BTreeMap::new(),
             copied: BTreeSet::new(),
             own: ActorId(0),
+            reminders: BTreeMap::new(),
             erasable: BTreeMap::new(),
             erase_from: None,
         };
@@ -129,8 +138,11 @@ impl Replica {
                 let (_, dot) =
                     parse_log_key(key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
                 replica.clock.insert(dot);
+                let LogEntry { erasable, bucket, key } = decode_entry(entry)?;
                 if replica.floor.covers(dot) {
-                    replica.erasable.entry(Place::of(entry)?).or_default().note(dot);
+                    replica.erasable.entry(Place { bucket, key }).or_default().note(dot);
+                } else if erasable {
+                    replica.reminders.insert(dot, Place { bucket, key });
                 }
             }
         }
@@ -263,6 +275,8 @@ impl Replica {
         store.stage(Table::Log, log_key(self.partition, dot), Some(entry.encode()));
         if self.floor.covers(dot) {
             erasable.note(dot);
+        } else {
+            self.reminders.insert(dot, place.copied());
         }
     }
 
@@ -279,6 +293,9 @@ impl Replica {
         self.clock.insert(dot);
         let expires = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
         let erasable = expires || object.is_tombstone();
+        if erasable {
+            self.reminders.insert(dot, place.copied());
+        }
         let entry = LogEntry { erasable, bucket: place.bucket, key: place.key.clone() };
         store.stage(Table::Log, log_key(self.partition, dot), Some(entry.encode()));
         true
@@ -307,6 +324,10 @@ pub(crate) fn told<'a>(incoming: &'a Object, dots: &'a [Dot]) -> impl Iterator<I
 fn decode_floor(bytes: &[u8]) -> Result<Context, StorageError> {
     let object = Object::decode(bytes).map_err(corrupt_record)?;
     Ok(object.context().clone())
+}
+
+fn decode_entry(bytes: &Bytes) -> Result<LogEntry, StorageError> {
+    LogEntry::decode(bytes).map_err(|why| corrupt("read the log", &why.to_string()))
 }
 
 pub(crate) fn corrupt_record(cause: RecordError) -> StorageError {

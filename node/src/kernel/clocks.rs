@@ -14,12 +14,15 @@ const NEWS_RUNS_MAX: usize = 4096;
 /// Pings remembered per peer; older ones were lost.
 const PINGS_MAX: usize = 64;
 
-/// Changes are numbered. Each (partition, actor) stands once, under the number of its last change.
+/// Changes are numbered. Each (partition, actor) stands once, under the number of its first change since anyone was told of
+/// it.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     changes: u64,
     by_number: BTreeMap<u64, (Partition, ActorId)>,
     by_part: BTreeMap<(Partition, ActorId), u64>,
+    /// What changed behind this one no one was told of yet.
+    told_upto: u64,
     /// Per peer, the change up to which it has acknowledged what concerns it. Starts afresh with each link.
     acknowledged: BTreeMap<NodeId, u64>,
     /// Per peer, the pings under way and the change up to which each told: an answer may take longer than it takes
@@ -46,10 +49,13 @@ impl Clocks {
     }
 
     pub(super) fn changed(&mut self, partition: Partition, actor: ActorId) {
-        self.changes += 1;
-        if let Some(before) = self.by_part.insert((partition, actor), self.changes) {
-            self.by_number.remove(&before);
+        let number = self.by_part.entry((partition, actor)).or_default();
+        if *number > self.told_upto {
+            return;
         }
+        self.by_number.remove(number);
+        self.changes += 1;
+        *number = self.changes;
         self.by_number.insert(self.changes, (partition, actor));
     }
 
@@ -81,6 +87,7 @@ impl Clocks {
                 break;
             }
         }
+        self.told_upto = self.told_upto.max(upto);
         self.pings += 1;
         let told = self.told.entry(peer).or_default();
         told.insert(self.pings, upto);
@@ -130,7 +137,8 @@ impl Clocks {
     }
 
     /// The parts of our clocks that changed behind this number, and the number up to which it goes now.
-    pub(super) fn changed_behind(&self, number: u64) -> (u64, impl Iterator<Item = (Partition, ActorId)> + '_) {
+    pub(super) fn changed_behind(&mut self, number: u64) -> (u64, impl Iterator<Item = (Partition, ActorId)> + '_) {
+        self.told_upto = self.changes;
         (self.changes, self.by_number.range(number + 1..).map(|(_, part)| *part))
     }
 

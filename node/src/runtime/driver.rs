@@ -262,7 +262,7 @@ impl<S: Storage> Driver<S> {
 async fn commit<D: Storage + Send + 'static>(mut disk: D, batch: Batch) -> Result<(), StorageError> {
     let work = move || {
         let _guard = AbortOnPanic;
-        disk.commit(&batch.rows, batch.sync)
+        disk.commit(&batch)
     };
     tokio::task::spawn_blocking(work).await.expect("a commit that panics aborts the process, and none is called off")
 }

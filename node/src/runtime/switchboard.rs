@@ -27,6 +27,9 @@ const SMALL_REPLY_BYTES: usize = 16 * 1024;
 /// Frames that may wait for a peer; those beyond it are dropped, and the kernel's timers see to it.
 pub const PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
+/// What one drain says to one destination, often.
+const FRAMES_BYTES_USUAL: usize = 512;
+
 const UNPOISONED: &str = "nothing panics while it holds the switchboard";
 
 struct Session {
@@ -223,7 +226,7 @@ impl Outgoing {
         if to == OWN_SESSION {
             return self.own_reply(request, message);
         }
-        let frames = self.frames.entry(Destination::Client(to)).or_default();
+        let frames = frames_to(&mut self.frames, Destination::Client(to));
         let start = frames.len();
         message.write(request, frames);
         let added = frames.len() - start;
@@ -242,12 +245,12 @@ impl Outgoing {
 
     pub fn peer_request(&mut self, to: NodeId, request: RequestId, message: &PeerRequest) {
         let to = Destination::Request(to, lane_of_request(message));
-        message.write(request.0, self.frames.entry(to).or_default());
+        message.write(request.0, frames_to(&mut self.frames, to));
     }
 
     pub fn peer_reply(&mut self, to: NodeId, request: RequestId, message: &PeerReply) {
         let to = Destination::Reply(to, lane_of_reply(message));
-        message.write(request.0, self.frames.entry(to).or_default());
+        message.write(request.0, frames_to(&mut self.frames, to));
     }
 
     /// Hands everything over to the lanes.
@@ -256,4 +259,8 @@ impl Outgoing {
             self.board.send(to, frames);
         }
     }
+}
+
+fn frames_to(frames: &mut BTreeMap<Destination, Vec<u8>>, to: Destination) -> &mut Vec<u8> {
+    frames.entry(to).or_insert_with(|| Vec::with_capacity(FRAMES_BYTES_USUAL))
 }

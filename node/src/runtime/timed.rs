@@ -1,7 +1,7 @@
 //! Storage whose commits are timed for the metrics.
 
 use crate::metrics::Metrics;
-use crate::storage::{Read, Row, Rows, Storage, StorageError, Table};
+use crate::storage::{Batch, Read, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,10 +29,10 @@ impl<S: Read> Read for Timed<S> {
 }
 
 impl<S: Storage> Storage for Timed<S> {
-    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let begun = Instant::now();
-        self.inner.commit(rows, sync)?;
-        self.metrics.committed(rows.len(), sync, begun.elapsed());
+        self.inner.commit(batch)?;
+        self.metrics.committed(batch.rows.len(), batch.sync, begun.elapsed());
         Ok(())
     }
 }

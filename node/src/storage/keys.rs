@@ -25,7 +25,7 @@ const LOG_KEY_BYTES: usize = ACTOR_BYTES_END + 8;
 const LOG_ENTRY_VERSION: u8 = 1;
 
 /// Both ends of a scan: the first key, and the first key behind it.
-type Range = (Vec<u8>, Vec<u8>);
+pub type Range = (Vec<u8>, Vec<u8>);
 
 fn put_partition(bytes: &mut impl BufMut, partition: Partition) {
     bytes.put_u8(partition.n);

@@ -1,6 +1,6 @@
 //! The tables in memory, for tests and the simulator.
 
-use super::{Read, Row, Rows, Storage, StorageError, Table};
+use super::{Batch, Read, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -48,12 +48,15 @@ fn scan(tables: &Tables, table: Table, from: &[u8], to: &[u8], bytes_max: usize)
 }
 
 impl Storage for MemoryStorage {
-    fn commit(&mut self, rows: &[Row], _sync: bool) -> Result<(), StorageError> {
-        if rows.is_empty() {
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        if batch.is_empty() {
             return Ok(());
         }
         let tables = Arc::make_mut(&mut self.tables);
-        for row in rows {
+        for (from, to) in &batch.cuts {
+            tables[Table::Log as usize].retain(|key, _| key[..] < from[..] || key[..] >= to[..]);
+        }
+        for row in batch.rows.iter() {
             let table = &mut tables[row.table as usize];
             match &row.value {
                 Some(value) => table.insert(row.key.clone(), value.clone()),

@@ -9,7 +9,7 @@ pub mod rocks;
 mod splice;
 mod staged;
 
-pub use keys::{LogEntry, LogEntryError, MetaKey};
+pub use keys::{LogEntry, LogEntryError, MetaKey, Range};
 pub use keys::{bucket_range, object_key, object_range, parse_object_key};
 pub use keys::{hint_key, hint_range, parse_hint_key};
 pub use keys::{log_key, log_range, log_range_of, parse_log_key};
@@ -47,9 +47,22 @@ pub struct Row {
 /// What one drain of a shard wants written, all of it or none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
+    /// What of the log is deleted, before the rows are written: for runs of entries, as deleting each would cost nearly what
+    /// writing it did.
+    pub cuts: Vec<Range>,
     pub rows: Arc<Vec<Row>>,
     /// Fsynced, together with everything committed before, before anyone is told.
     pub sync: bool,
+}
+
+impl Batch {
+    pub fn of(rows: impl Into<Vec<Row>>, sync: bool) -> Self {
+        Self { cuts: Vec::new(), rows: Arc::new(rows.into()), sync }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.cuts.is_empty() && self.rows.is_empty()
+    }
 }
 
 /// Rows in the order of their keys.
@@ -74,7 +87,7 @@ pub trait Read {
 
 /// One node's disk, or one shard's part of it.
 pub trait Storage: Read {
-    /// Applies all rows or none; a later row of the same key wins. With `sync` they are fsynced when this returns,
+    /// Applies all of it or nothing; a later row of the same key wins. With `sync` it is fsynced when this returns,
     /// together with everything committed before.
-    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError>;
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;
 }

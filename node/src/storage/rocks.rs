@@ -6,7 +6,7 @@
 
 use super::keys::{ACTOR_BYTES_END, PARTITION_BYTES, TARGET_BYTES, share_prefix};
 use super::recent::Recent;
-use super::{Read, Row, Rows, Storage, StorageError, Table, splice};
+use super::{Batch, Read, Rows, Storage, StorageError, Table, splice};
 use bytes::Bytes;
 use quorate_ring::id::NodeId;
 use rocksdb::{
@@ -234,18 +234,21 @@ impl Read for RocksStorage {
 
 impl Storage for RocksStorage {
     /// After the first failure of any shard it always fails, and in the same way.
-    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
         if let Some(error) = self.failed.get() {
             return Err(error.clone());
         }
-        self.write(rows, sync).map_err(|error| self.failed.get_or_init(|| error).clone())
+        self.write(batch).map_err(|error| self.failed.get_or_init(|| error).clone())
     }
 }
 
 impl RocksStorage {
-    fn write(&self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+    fn write(&self, Batch { cuts, rows, sync }: &Batch) -> Result<(), StorageError> {
         let mut batch = WriteBatch::default();
         let families = Table::ALL.map(|table| self.family(table));
+        for (from, to) in cuts {
+            batch.delete_range_cf(&families[Table::Log as usize], from, to);
+        }
         let plans = self.recent.plan(rows);
         for (row, plan) in rows.iter().zip(&plans) {
             let family = &families[row.table as usize];
@@ -255,8 +258,8 @@ impl RocksStorage {
                 (None, _) => batch.delete_cf(family, &row.key),
             }
         }
-        let sync = sync && !planted::no_fsync();
-        if rows.is_empty() {
+        let sync = *sync && !planted::no_fsync();
+        if batch.is_empty() {
             // Nothing to write, but what was written before without an fsync is to be fsynced now.
             return self.db.flush_wal(sync).map_err(|error| failed("fsync its log", &error));
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::storage::{MemoryStorage, Staged};
+use crate::storage::{MemoryStorage, Row, Staged};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -19,8 +19,10 @@ fn row(table: Table, key: &[u8], value: Option<&[u8]>) -> Row {
 fn what_was_committed_with_sync_is_there_after_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let mut storage = open(folder.path(), Mode::Create);
-    storage.commit(&[row(Table::Objects, b"a", Some(b"1")), row(Table::Log, b"l", Some(b"2"))], true).unwrap();
-    storage.commit(&[row(Table::Objects, b"a", None), row(Table::Objects, b"b", Some(b"3"))], true).unwrap();
+    storage
+        .commit(&Batch::of([row(Table::Objects, b"a", Some(b"1")), row(Table::Log, b"l", Some(b"2"))], true))
+        .unwrap();
+    storage.commit(&Batch::of([row(Table::Objects, b"a", None), row(Table::Objects, b"b", Some(b"3"))], true)).unwrap();
     drop(storage);
     let storage = open(folder.path(), Mode::Existing);
     assert_eq!(storage.get(Table::Objects, b"a").unwrap(), None);
@@ -63,7 +65,7 @@ fn opening_says_what_is_wrong() {
 fn tables_without_a_database_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut storage = open(folder.path(), Mode::Create);
-    storage.commit(&[row(Table::Objects, b"a", Some(b"1"))], true).unwrap();
+    storage.commit(&Batch::of([row(Table::Objects, b"a", Some(b"1"))], true)).unwrap();
     storage.flush().unwrap();
     drop(storage);
     std::fs::remove_file(folder.path().join("CURRENT")).unwrap();
@@ -76,10 +78,10 @@ fn after_a_failed_write_no_shard_writes() {
     let folder = tempfile::tempdir().unwrap();
     let mut one = open(folder.path(), Mode::Create);
     let mut other = one.clone();
-    one.commit(&[row(Table::Objects, b"a", Some(b"1"))], true).unwrap();
+    one.commit(&Batch::of([row(Table::Objects, b"a", Some(b"1"))], true)).unwrap();
     let failure = StorageError { doing: "commit a batch", cause: "the disk is gone".to_string() };
     one.failed.set(failure.clone()).unwrap();
-    assert_eq!(other.commit(&[row(Table::Objects, b"b", Some(b"2"))], true), Err(failure));
+    assert_eq!(other.commit(&Batch::of([row(Table::Objects, b"b", Some(b"2"))], true)), Err(failure));
     assert_eq!(other.get(Table::Objects, b"b").unwrap(), None);
     assert!(other.get(Table::Objects, b"a").unwrap().is_some(), "reads go on");
 }
@@ -94,7 +96,7 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_
         let folder = tempfile::tempdir().unwrap();
         let mut storage = open(folder.path(), Mode::Create);
         for key in 0..200u8 {
-            storage.commit(&[row(Table::Objects, &[key], Some(&[key; 1000]))], true).unwrap();
+            storage.commit(&Batch::of([row(Table::Objects, &[key], Some(&[key; 1000]))], true)).unwrap();
         }
         drop(storage);
         let path = wal(folder.path());
@@ -128,7 +130,7 @@ fn a_row_that_is_written_over_and_over_takes_little_of_the_log_and_is_read_whole
     let mut storage = open(folder.path(), Mode::Create);
     let write = |storage: &mut RocksStorage, times: std::ops::Range<usize>| {
         for times in times {
-            storage.commit(&[row(Table::Objects, b"a", Some(&overwritten(times)))], true).unwrap();
+            storage.commit(&Batch::of([row(Table::Objects, b"a", Some(&overwritten(times)))], true)).unwrap();
         }
     };
     let read = |storage: &RocksStorage| {
@@ -182,7 +184,8 @@ fn shards_that_write_at_once_each_find_what_they_wrote() {
                     let objects = places(shard).map(|key| row(Table::Objects, &key, Some(&overwritten(times))));
                     let log =
                         places(shard).map(|key| row(Table::Log, &[&key[..], &[times as u8]].concat(), Some(b"entry")));
-                    storage.commit(&objects.chain(log).collect::<Vec<_>>(), times % 4 > 0).unwrap();
+                    let rows: Vec<Row> = objects.chain(log).collect();
+                    storage.commit(&Batch::of(rows, times % 4 > 0)).unwrap();
                 }
             });
         }
@@ -199,6 +202,8 @@ fn shards_that_write_at_once_each_find_what_they_wrote() {
 #[derive(Clone, Debug)]
 enum Step {
     Stage(Table, u8, Option<u8>),
+    /// Of the log.
+    Cut(u8, u8),
     Commit {
         sync: bool,
     },
@@ -223,6 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
     let table = prop::sample::select(&Table::ALL[..]);
     prop_oneof![
         6 => (table.clone(), 0..24u8, prop::option::of(0..200u8)).prop_map(|(t, k, v)| Step::Stage(t, k, v)),
+        1 => (0..24u8, 0..30u8).prop_map(|(from, to)| Step::Cut(from, to)),
         2 => any::<bool>().prop_map(|sync| Step::Commit { sync }),
         3 => (table.clone(), 0..24u8).prop_map(|(t, k)| Step::Get(t, k)),
         3 => (table, 0..24u8, 0..30u8, 1..200usize).prop_map(|(t, a, b, max)| Step::Scan(t, a, b, max)),
@@ -269,6 +275,14 @@ proptest! {
                     let (key, value) = (Bytes::from(key_of(key)), bytes.map(Bytes::from));
                     on_disk.stage(table, key.clone(), value.clone());
                     memory.stage(table, key, value);
+                }
+                Step::Cut(from, to) => {
+                    let (from, to) = (key_of(from), end_of(to));
+                    model.retain(|(table, key), _| *table != Table::Log || *key < from || *key >= to);
+                    if from < to {
+                        on_disk.cut((from.clone(), to.clone()));
+                        memory.cut((from, to));
+                    }
                 }
                 Step::Commit { sync } => {
                     on_disk.commit(sync).unwrap();

@@ -1,6 +1,6 @@
 //! A batch under construction: reads see its rows as if they were committed.
 
-use super::{Batch, MetaKey, Read, Row, Rows, Storage, StorageError, Table};
+use super::{Batch, MetaKey, Range, Read, Row, Rows, Storage, StorageError, Table};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,6 +15,8 @@ type Stage = BTreeMap<Bytes, Option<Bytes>>;
 #[derive(Debug)]
 pub struct Staged<S> {
     inner: S,
+    /// What of the log goes, before the rows are written.
+    cuts: Vec<Range>,
     stages: [Stage; Table::ALL.len()],
     /// Taken from here, and on their way to the disk. By table, then by key.
     under_way: Arc<Vec<Row>>,
@@ -27,7 +29,8 @@ pub struct Staged<S> {
 impl<S: Storage> Staged<S> {
     /// `inner` must hold nothing that a power cut could take: so it is when it was just opened.
     pub fn new(inner: S) -> Self {
-        Self { inner, stages: Default::default(), under_way: Arc::default(), unsynced: false, noted: false }
+        let (cuts, stages) = Default::default();
+        Self { inner, cuts, stages, under_way: Arc::default(), unsynced: false, noted: false }
     }
 
     /// Adds a row to the batch, in place of an earlier one of the same key. `None` deletes. What it is made from was read, so
@@ -37,9 +40,26 @@ impl<S: Storage> Staged<S> {
         self.stages[table as usize].insert(key, value);
     }
 
+    /// Deletes a run of log entries, staged ones among them.
+    pub fn cut(&mut self, (from, to): Range) {
+        assert!(self.under_way.is_empty(), "the batch before has yet to land");
+        let staged = self.staged_rows(Table::Log, Bound::Included(&from), Bound::Excluded(&to));
+        let staged: Vec<Bytes> = staged.map(|(key, _)| key.clone()).collect();
+        for key in staged {
+            self.stages[Table::Log as usize].remove(&key);
+        }
+        self.cuts.push((from, to));
+    }
+
+    /// The cuts that take away anything between these keys.
+    fn cuts_between(&self, table: Table, from: &[u8], to: &[u8]) -> Vec<&Range> {
+        let cuts = if table == Table::Log { &self.cuts[..] } else { &[] };
+        cuts.iter().filter(|cut| cut.0[..] < *to && *from < cut.1[..]).collect()
+    }
+
     /// Whether nothing is staged.
     pub fn is_empty(&self) -> bool {
-        self.stages.iter().all(Stage::is_empty)
+        self.cuts.is_empty() && self.stages.iter().all(Stage::is_empty)
     }
 
     /// Writes all staged rows, or none, and begins an empty batch. After an error the batch is gone and the node has to
@@ -54,7 +74,7 @@ impl<S: Storage> Staged<S> {
 
     /// Writes what was taken to the storage below.
     pub fn write(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.inner.commit(&batch.rows, batch.sync)
+        self.inner.commit(batch)
     }
 
     /// Takes all staged rows, to be committed to the storage below; if that fails, the node has to stop. Until they have
@@ -64,8 +84,8 @@ impl<S: Storage> Staged<S> {
     /// `sync` of a write that was made at `async` has no rows of its own.
     ///
     /// The first rows that go without fsync are fsynced all the same, together with `MetaKey::Unsynced`: a machine that
-    /// went down has forgotten something only if that row is there. Rows deleted count for nothing, as what deletes
-    /// them (collection, handoff) does it again.
+    /// went down has forgotten something only if that row is there. What is deleted counts for nothing, as what deletes
+    /// it (collection, handoff) does it again.
     pub fn take(&mut self, sync: bool) -> Option<Batch> {
         // Room for the note, too.
         let mut rows = Vec::with_capacity(self.stages.iter().map(Stage::len).sum::<usize>() + 1);
@@ -73,7 +93,8 @@ impl<S: Storage> Staged<S> {
             let stage = std::mem::take(&mut self.stages[table as usize]);
             rows.extend(stage.into_iter().map(|(key, value)| Row { table, key, value }));
         }
-        if rows.is_empty() && !(sync && self.unsynced) {
+        let cuts = std::mem::take(&mut self.cuts);
+        if rows.is_empty() && cuts.is_empty() && !(sync && self.unsynced) {
             return None;
         }
         let told = |row: &Row| row.value.is_some() && row.table != Table::Meta;
@@ -85,7 +106,7 @@ impl<S: Storage> Staged<S> {
         self.noted |= note;
         self.unsynced = !sync;
         self.under_way = Arc::new(rows);
-        Some(Batch { rows: self.under_way.clone(), sync })
+        Some(Batch { cuts, rows: self.under_way.clone(), sync })
     }
 
     /// What was taken is committed.
@@ -124,6 +145,7 @@ impl<S: Storage> Read for Staged<S> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         match self.stages[table as usize].get(key) {
             Some(staged) => Ok(staged.clone()),
+            None if table == Table::Log && is_cut(&self.cuts, key) => Ok(None),
             None => self.inner.get(table, key),
         }
     }
@@ -132,16 +154,18 @@ impl<S: Storage> Read for Staged<S> {
         if from >= to {
             return Ok(Rows::new());
         }
-        if self.staged_rows(table, Bound::Included(from), Bound::Excluded(to)).next().is_none() {
+        let cuts = self.cuts_between(table, from, to);
+        if cuts.is_empty() && self.staged_rows(table, Bound::Included(from), Bound::Excluded(to)).next().is_none() {
             return self.inner.scan(table, from, to, bytes_max);
         }
         let mut merged = Merged { rows: Rows::new(), bytes: 0, bytes_max };
         let mut from = Bound::Included(Bytes::copy_from_slice(from));
         loop {
             // A page may lose all its rows to staged deletes, so one page is not always enough.
-            let page = self.inner.scan(table, &first_of(&from), to, bytes_max)?;
+            let mut page = self.inner.scan(table, &first_of(&from), to, bytes_max)?;
             let page_bytes: usize = page.iter().map(|(key, value)| key.len() + value.len()).sum();
             let last = page.last().filter(|_| page_bytes >= bytes_max).map(|(key, _)| key.clone());
+            page.retain(|(key, _)| !is_cut(cuts.iter().copied(), key));
             let end = last.as_ref().map_or(Bound::Excluded(to), |key| Bound::Included(&key[..]));
             let full = merged.extend(page, self.staged_rows(table, from.as_ref().map(|key| &key[..]), end));
             match last {
@@ -150,6 +174,10 @@ impl<S: Storage> Read for Staged<S> {
             }
         }
     }
+}
+
+fn is_cut<'a>(cuts: impl IntoIterator<Item = &'a Range>, key: &[u8]) -> bool {
+    cuts.into_iter().any(|(from, to)| (&from[..]..&to[..]).contains(&key))
 }
 
 /// The first key that a scan from this bound can meet.
@@ -219,9 +247,9 @@ mod tests {
     }
 
     impl Storage for Recorder {
-        fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
-            self.commits.push((rows.len(), sync));
-            self.memory.commit(rows, sync)
+        fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+            self.commits.push((batch.rows.len(), batch.sync));
+            self.memory.commit(batch)
         }
     }
 
@@ -261,6 +289,40 @@ mod tests {
         store.landed();
         assert_eq!(under_way(&store), [false; 3]);
         assert!(store.get(Table::Objects, b"b").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_cut_takes_what_is_there_and_what_is_staged_but_not_what_is_staged_after_it() {
+        let mut store = Staged::new(MemoryStorage::new());
+        let key = |number: u8| Bytes::from(vec![number]);
+        let put = |store: &mut Staged<MemoryStorage>, number| store.stage(Table::Log, key(number), Some(key(number)));
+        let left = |store: &Staged<MemoryStorage>| -> Vec<u8> {
+            let rows = store.scan(Table::Log, &[0], &[20], 1).unwrap();
+            let all = store.scan(Table::Log, &[0], &[20], 1000).unwrap();
+            assert_eq!(rows.first(), all.first(), "a scan goes on behind a page that is cut");
+            let found = |number: &u8| store.get(Table::Log, &[*number]).unwrap().is_some();
+            assert_eq!((0..20).filter(found).count(), all.len());
+            all.iter().map(|(key, _)| key[0]).collect()
+        };
+        (0..6).for_each(|number| put(&mut store, number));
+        store.stage(Table::Objects, key(2), Some(key(2)));
+        store.commit(true).unwrap();
+        put(&mut store, 6);
+        put(&mut store, 8);
+        store.cut((vec![0], vec![5]));
+        store.cut((vec![6], vec![7]));
+        put(&mut store, 3);
+        assert_eq!((left(&store), store.is_empty()), (vec![3, 5, 8], false));
+        store.commit(true).unwrap();
+        assert_eq!(left(&store), [3, 5, 8]);
+        assert!(store.get(Table::Objects, &[2]).unwrap().is_some(), "only the log is cut");
+        store.cut((vec![8], vec![9]));
+        assert!(!store.is_empty());
+        let batch = store.take(false).unwrap();
+        assert_eq!((batch.rows.len(), batch.sync), (0, false), "a cut is nothing to remember");
+        store.write(&batch).unwrap();
+        store.landed();
+        assert_eq!(left(&store), [3, 5]);
     }
 
     #[test]

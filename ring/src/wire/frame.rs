@@ -33,11 +33,10 @@ pub enum FrameError {
 /// Appends a frame that carries `message`.
 pub fn write_frame<T: Serialize>(kind: u8, request: u64, message: &T, out: &mut Vec<u8>) {
     let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.push(FRAME_VERSION);
-    out.push(kind);
-    out.extend_from_slice(&request.to_be_bytes());
-    out.extend_from_slice(&[0; 4]);
+    let mut header = [0; HEADER_BYTES];
+    (header[4], header[5]) = (FRAME_VERSION, kind);
+    header[6..14].copy_from_slice(&request.to_be_bytes());
+    out.extend_from_slice(&header);
     rmp_serde::encode::write_named(out, message).expect("writing to memory does not fail");
     let length = out.len() - start - HEADER_BYTES;
     assert!(length <= FRAME_BYTES_MAX, "a message of {length} bytes was made, over the limit of frames");

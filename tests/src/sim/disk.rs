@@ -5,7 +5,7 @@
 
 use super::rng::Rng;
 use bytes::Bytes;
-use quorate_node::storage::{MetaKey, Read, Row, Rows, Storage, StorageError, Table, parse_log_key};
+use quorate_node::storage::{self, MetaKey, Read, Row, Rows, Storage, StorageError, Table, parse_log_key};
 use quorate_ring::version::Object;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -260,24 +260,31 @@ impl Read for SimDisk {
 }
 
 impl Storage for SimDisk {
-    fn commit(&mut self, rows: &[Row], sync: bool) -> Result<(), StorageError> {
+    fn commit(&mut self, batch: &storage::Batch) -> Result<(), StorageError> {
         let mut disk = self.disk.borrow_mut();
-        if disk.trouble == Some(Trouble::Full) && !rows.is_empty() {
+        if disk.trouble == Some(Trouble::Full) && !batch.is_empty() {
             return Err(StorageError { doing: "commit", cause: "no space left on device".to_string() });
         }
         disk.number += 1;
         let number = disk.number;
-        let tables = Rc::make_mut(&mut disk.tables);
-        let before = rows
-            .iter()
-            .map(|row| {
-                let old = put(&mut tables[row.table as usize], row.key.clone(), row.value.clone());
-                (row.table, row.key.clone(), old)
-            })
-            .collect();
+        let Disk { tables, damaged, .. } = &mut *disk;
+        let tables = Rc::make_mut(tables);
+        let mut before = Vec::new();
+        for (from, to) in &batch.cuts {
+            for (key, value) in scan(tables, Table::Log, from, to, usize::MAX) {
+                // A damaged block that nobody reads goes with its rows.
+                damaged.take_if(|damaged| *damaged == (Table::Log, key.clone()));
+                tables[Table::Log as usize].remove(&key);
+                before.push((Table::Log, key, Some(value)));
+            }
+        }
+        for row in batch.rows.iter() {
+            let old = put(&mut tables[row.table as usize], row.key.clone(), row.value.clone());
+            before.push((row.table, row.key.clone(), old));
+        }
         disk.unsynced.push_back(Unsynced { number, before });
-        disk.batches.insert(self.shard, Batch { number, rows: rows.to_vec(), sync });
-        if sync && disk.trouble == Some(Trouble::FailedSync) {
+        disk.batches.insert(self.shard, Batch { number, rows: batch.rows.to_vec(), sync: batch.sync });
+        if batch.sync && disk.trouble == Some(Trouble::FailedSync) {
             return Err(StorageError { doing: "fsync", cause: "input/output error".to_string() });
         }
         Ok(())
@@ -287,6 +294,10 @@ impl Storage for SimDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn written(rows: impl Into<Vec<Row>>, sync: bool) -> storage::Batch {
+        storage::Batch::of(rows, sync)
+    }
 
     fn row(key: &'static str, value: &'static str) -> Row {
         let value = Some(Bytes::from_static(value.as_bytes()));
@@ -302,11 +313,11 @@ mod tests {
         let mut lengths = std::collections::BTreeSet::new();
         for seed in 0..50 {
             let mut disk = SimDisk::default();
-            disk.commit(&[row("a", "1")], true).unwrap();
+            disk.commit(&written([row("a", "1")], true)).unwrap();
             let synced = disk.take_batch().unwrap().number;
             disk.synced(synced);
-            disk.commit(&[row("a", "2"), row("b", "2")], false).unwrap();
-            disk.of_shard(1).commit(&[row("a", "3")], true).unwrap();
+            disk.commit(&written([row("a", "2"), row("b", "2")], false)).unwrap();
+            disk.of_shard(1).commit(&written([row("a", "3")], true)).unwrap();
             assert_eq!(disk.durable(Table::Objects, b"a").unwrap()[..], *b"1");
             let lost = disk.power_cut(&mut Rng::new(seed, 1));
             let a = held(&disk, "a").unwrap();
@@ -321,10 +332,10 @@ mod tests {
     fn troubles_come_when_they_were_planned() {
         let mut disk = SimDisk::default();
         disk.plan(Trouble::Full);
-        assert!(disk.commit(&[row("a", "1")], false).is_err() && held(&disk, "a").is_none());
+        assert!(disk.commit(&written([row("a", "1")], false)).is_err() && held(&disk, "a").is_none());
         disk.process_died();
         disk.plan(Trouble::FailedSync);
-        assert!(disk.commit(&[row("a", "1")], false).is_ok() && disk.commit(&[], true).is_err());
+        assert!(disk.commit(&written([row("a", "1")], false)).is_ok() && disk.commit(&written([], true)).is_err());
         disk.process_died();
         assert!(disk.damage(Table::Objects, &mut Rng::new(1, 1)));
         assert!(disk.get(Table::Objects, b"a").is_err());

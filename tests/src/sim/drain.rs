@@ -107,7 +107,7 @@ impl World {
         // Answers leave, and the batch waits for the next commit.
         let withheld = planted::is(Bug::ReadUncommitted) && effects.iter().any(Effect::answers_a_read);
         let batch = if withheld { None } else { shard.kernel.batch() };
-        let written = batch.map_or(Ok(()), |batch| disk.commit(&batch.rows, batch.sync));
+        let written = batch.map_or(Ok(()), |batch| disk.commit(&batch));
         if let Err(error) = written {
             // What was written is perhaps there when the node starts again.
             shard.committing = Some(Committing { effects, batch: disk.take_batch(), minted, handled });
