@@ -9,7 +9,7 @@
 //! Of several shards each has a thread, and commits there.
 
 use super::alarm::Alarm;
-use super::clock::Clock;
+use super::clock::{Clock, FrequentClock};
 use super::inbox::{Drained, Inbox};
 use super::switchboard::Outgoing;
 use super::timers::Timers;
@@ -96,6 +96,7 @@ impl Drop for AbortOnPanic {
 struct Driver<S: Storage> {
     kernel: Kernel<S>,
     links: ShardLinks,
+    clock: FrequentClock,
     timers: Timers,
     effects: Vec<Effect>,
     /// Of the batch that is handled, what waits until reads and acks are through.
@@ -110,7 +111,8 @@ struct Driver<S: Storage> {
 impl<S: Storage> Driver<S> {
     fn new(kernel: Kernel<S>, links: ShardLinks) -> Self {
         let (timers, effects, others, next) = (Timers::default(), Vec::new(), Vec::new(), Vec::new());
-        Self { kernel, links, timers, effects, others, next, draining: false, trail: false }
+        let clock = FrequentClock::new(links.clock);
+        Self { kernel, links, clock, timers, effects, others, next, draining: false, trail: false }
     }
 
     fn ended(&self, served: Result<(), StorageError>) {
@@ -163,7 +165,7 @@ impl<S: Storage> Driver<S> {
             }
             let held = std::mem::take(&mut self.effects);
             for event in first.drain(..) {
-                let now = self.links.clock.now();
+                let now = self.clock.now();
                 let trailed = self.trail.then(|| event.clone());
                 match self.kernel.meanwhile(now, event, &mut self.effects)? {
                     Some(other) => self.next.push(other),
@@ -185,10 +187,12 @@ impl<S: Storage> Driver<S> {
             batch.iter().for_each(trail::event);
         }
         for event in batch.drain(..) {
-            let now = self.links.clock.now();
             if !event.comes_first() {
                 self.others.push(event);
-            } else if let Some(event) = self.kernel.ack_meanwhile(now, event, &mut self.effects) {
+                continue;
+            }
+            let now = self.clock.now();
+            if let Some(event) = self.kernel.ack_meanwhile(now, event, &mut self.effects) {
                 // An ack of something else than a put is work: it would have the reads wait for the disk.
                 if event.is_ack() {
                     self.others.push(event);
@@ -202,7 +206,7 @@ impl<S: Storage> Driver<S> {
         }
         for event in self.others.drain(..) {
             self.draining |= matches!(event, Event::Drain);
-            self.kernel.handle(self.links.clock.now(), event, &mut self.effects)?;
+            self.kernel.handle(self.clock.now(), event, &mut self.effects)?;
         }
         Ok(events + self.fire()?)
     }
@@ -228,7 +232,7 @@ impl<S: Storage> Driver<S> {
         let due = self.links.clock.mono();
         for fired in 0..FIRED_MAX {
             let Some(timer) = self.timers.fire(due) else { return Ok(fired) };
-            self.kernel.handle(self.links.clock.now(), Event::Fired { timer }, &mut self.effects)?;
+            self.kernel.handle(self.clock.now(), Event::Fired { timer }, &mut self.effects)?;
         }
         Ok(FIRED_MAX)
     }
