@@ -21,7 +21,6 @@ use quorate_ring::wire::client::{
     Supersede, WriteRequest,
 };
 use quorate_ring::wire::failure::Refusal;
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,8 +29,6 @@ use tokio::time::{Instant, sleep};
 
 /// A node that does not greet within this is joined by the next, at the start.
 const STAGGER: Duration = Duration::from_millis(100);
-/// How many op ids each thread makes at a time.
-const OP_IDS_AT_ONCE: usize = 64;
 
 /// A client of one cluster. Clones share connections, the retry budget and the clock.
 #[derive(Clone)]
@@ -288,15 +285,10 @@ impl Inner {
 
 /// A new op id: 16 random bytes.
 pub fn new_op_id() -> OpId {
-    // Taken from the system for many at once: asking it costs more than anything else that a put does here.
-    thread_local!(static LEFT: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) });
-    LEFT.with_borrow_mut(|left| {
-        if left.is_empty() {
-            left.resize(OP_IDS_AT_ONCE, [0; 16]);
-            getrandom::fill(left.as_flattened_mut()).expect("the operating system gives random numbers");
-        }
-        OpId(left.pop().expect("it was just filled"))
-    })
+    // None is drawn ahead: a copy of this process, or of its machine, would give the same ones to other writes.
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+    OpId(bytes)
 }
 
 fn key_length(length: usize) -> Refusal {

@@ -8,8 +8,8 @@
 //! catalogue.
 
 use crate::planted::{self, Bug};
-use crate::replica::{Place, Replica, Sync, corrupt, corrupt_record};
-use crate::storage::{MetaKey, Read, Staged, Storage, StorageError, Table};
+use crate::replica::{Place, Replica, Sync, corrupt, corrupt_record, decode_entry};
+use crate::storage::{LogEntry, MetaKey, Read, Staged, Storage, StorageError, Table};
 use crate::storage::{log_key, log_range_of, object_key, object_range, parse_log_key, parse_object_key};
 use bytes::Bytes;
 use quorate_ring::id::{ActorId, BucketId, NodeId, Partition};
@@ -61,7 +61,7 @@ impl Replica {
                 break;
             }
             let (from, to) = log_range_of(self.partition, actor, first, last);
-            let rows = store.scan(Table::Log, &from, &to, log_left)?;
+            let rows = store.scan_uncut(&from, &to, log_left)?;
             log_left = log_left.saturating_sub(rows.iter().map(|(key, entry)| key.len() + entry.len()).sum());
             more |= (rows.len() as u64) < last - first + 1;
             for (key, entry) in &rows {
@@ -219,7 +219,7 @@ impl Replica {
         for (actor, seq) in base.iter() {
             let before = floor.iter().find(|(a, _)| *a == actor).map_or(0, |(_, seq)| *seq);
             if seq > before {
-                self.cut(store, actor, before + 1, seq, usize::MAX);
+                self.cut(store, actor, before + 1, seq, usize::MAX)?;
             }
         }
         self.stage_floor(store);
@@ -255,7 +255,7 @@ impl Replica {
         for (actor, seq) in settled.iter() {
             let floor = self.floor.seq(actor);
             if seq > floor && left > 0 {
-                let upto = self.cut(store, actor, floor + 1, seq, left);
+                let upto = self.cut(store, actor, floor + 1, seq, left)?;
                 left = left.saturating_sub((upto - floor) as usize);
                 self.floor.raise(actor, upto);
                 moved = true;
@@ -269,7 +269,7 @@ impl Replica {
     }
 
     /// Deletes the log entries `first..=last` of an actor, but keeps those of objects that may be due for erasing.
-    /// Returns the seq up to which it came. Nothing is read: a scan would first have to put all cuts since the last one in order.
+    /// Returns the seq up to which it came.
     fn cut<S: Storage>(
         &mut self,
         store: &mut Staged<S>,
@@ -277,19 +277,42 @@ impl Replica {
         first: u64,
         last: u64,
         seqs_max: usize,
-    ) -> u64 {
+    ) -> Result<u64, StorageError> {
         let last = last.min(first.saturating_add(seqs_max as u64 - 1));
-        let reminders = self.reminders.range(Dot(actor, first)..=Dot(actor, last));
-        let reminders: Vec<Dot> = reminders.map(|(dot, _)| *dot).collect();
         let mut from = first;
-        for dot in reminders {
+        for (dot, place) in self.take_reminders(store, actor, (first, last))? {
             cut_run(store, self.partition, actor, (from, dot.seq() - 1));
-            let place = self.reminders.remove(&dot).expect("it was found there");
             self.erasable.entry(place).or_default().note(dot);
             from = dot.seq().saturating_add(1);
         }
         cut_run(store, self.partition, actor, (from, last));
-        last
+        Ok(last)
+    }
+
+    /// The log entries `first..=last` of an actor that stay as reminders, in order.
+    fn take_reminders<S: Storage>(
+        &mut self,
+        store: &Staged<S>,
+        actor: ActorId,
+        (first, last): (u64, u64),
+    ) -> Result<BTreeMap<Dot, Place>, StorageError> {
+        let mut found = BTreeMap::new();
+        let unlisted = last.min(self.unlisted.seq(actor));
+        if first <= unlisted {
+            let (from, to) = log_range_of(self.partition, actor, first, unlisted);
+            for (key, entry) in store.scan_uncut(&from, &to, usize::MAX)? {
+                let LogEntry { erasable, bucket, key: named } = decode_entry(&entry)?;
+                let (_, dot) =
+                    parse_log_key(&key).ok_or_else(|| corrupt("read the log", "a key has the wrong length"))?;
+                if erasable {
+                    found.insert(dot, Place { bucket, key: named });
+                }
+            }
+        }
+        let listed: Vec<Dot> =
+            self.reminders.range(Dot(actor, first)..=Dot(actor, last)).map(|(dot, _)| *dot).collect();
+        found.extend(listed.iter().filter_map(|dot| self.reminders.remove_entry(dot)));
+        Ok(found)
     }
 
     fn erase<S: Storage>(

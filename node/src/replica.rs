@@ -15,6 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How much of the log is read at a time.
 const LOG_PAGE_BYTES: usize = 1024 * 1024;
+/// Reminders that a replica lists in memory, as it has some hundred neighbours: more than come until all owners have seen them.
+/// While an owner is away they do not go, and the log keeps the rest of them.
+const REMINDERS_MAX: usize = 128;
+/// Of longer keys the log tells, too.
+const REMINDER_KEY_BYTES_MAX: usize = 256;
 
 /// A key of a bucket.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -24,11 +29,6 @@ pub struct Place {
 }
 
 impl Place {
-    /// One that holds on to no message, of which its key is a part.
-    fn copied(&self) -> Self {
-        Self { bucket: self.bucket, key: Bytes::copy_from_slice(&self.key) }
-    }
-
     /// The key that a log entry names.
     pub(crate) fn of(entry: &Bytes) -> Result<Self, StorageError> {
         let entry = decode_entry(entry)?;
@@ -64,8 +64,10 @@ pub struct Replica {
     /// Under which actor this node copies: under another one it has forgotten, and starts afresh.
     pub(crate) own: ActorId,
     /// Log entries above the floor whose objects may be due for erasing: they stay as the floor rises over them, and the
-    /// objects become `erasable`.
+    /// objects become `erasable`. Up to `REMINDERS_MAX`.
     pub(crate) reminders: BTreeMap<Dot, Place>,
+    /// Up to here there may be more of them, which the log tells.
+    pub(crate) unlisted: Context,
     pub(crate) erasable: BTreeMap<Place, Erasable>,
     /// Where the next look at them goes on.
     pub(crate) erase_from: Option<Place>,
@@ -124,6 +126,7 @@ impl Replica {
             copied: BTreeSet::new(),
             own: ActorId(0),
             reminders: BTreeMap::new(),
+            unlisted: Context::new(),
             erasable: BTreeMap::new(),
             erase_from: None,
         };
@@ -142,7 +145,7 @@ impl Replica {
                 if replica.floor.covers(dot) {
                     replica.erasable.entry(Place { bucket, key }).or_default().note(dot);
                 } else if erasable {
-                    replica.reminders.insert(dot, Place { bucket, key });
+                    replica.note_reminder(dot, &Place { bucket, key });
                 }
             }
         }
@@ -276,7 +279,7 @@ impl Replica {
         if self.floor.covers(dot) {
             erasable.note(dot);
         } else {
-            self.reminders.insert(dot, place.copied());
+            self.note_reminder(dot, place);
         }
     }
 
@@ -294,11 +297,22 @@ impl Replica {
         let expires = object.siblings().iter().any(|(_, content)| content.expires_ms.is_some());
         let erasable = expires || object.is_tombstone();
         if erasable {
-            self.reminders.insert(dot, place.copied());
+            self.note_reminder(dot, place);
         }
         let entry = LogEntry { erasable, bucket: place.bucket, key: place.key.clone() };
         store.stage(Table::Log, log_key(self.partition, dot), Some(entry.encode()));
         true
+    }
+
+    /// The log entry of this event, above the floor, is to stay when the log is cut.
+    fn note_reminder(&mut self, dot: Dot, place: &Place) {
+        if self.reminders.len() < REMINDERS_MAX && place.key.len() <= REMINDER_KEY_BYTES_MAX {
+            // A copy, which holds on to no message that the key is a part of.
+            let key = Bytes::copy_from_slice(&place.key);
+            self.reminders.insert(dot, Place { bucket: place.bucket, key });
+        } else {
+            self.unlisted.raise(dot.actor(), dot.seq());
+        }
     }
 
     pub(crate) fn stage<S: Storage>(&self, store: &mut Staged<S>, place: &Place, object: &Object) -> Bytes {
@@ -326,7 +340,7 @@ fn decode_floor(bytes: &[u8]) -> Result<Context, StorageError> {
     Ok(object.context().clone())
 }
 
-fn decode_entry(bytes: &Bytes) -> Result<LogEntry, StorageError> {
+pub(crate) fn decode_entry(bytes: &Bytes) -> Result<LogEntry, StorageError> {
     LogEntry::decode(bytes).map_err(|why| corrupt("read the log", &why.to_string()))
 }
 

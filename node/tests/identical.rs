@@ -57,6 +57,8 @@ fn a_read_repair_leaves_no_more_knowledge_than_the_other_owners_have() {
 fn a_key_written_anew_where_only_some_have_erased_its_tombstone_is_the_same_everywhere() {
     let mut world = World::new(3);
     world.put(1, write(1, "k", "old", Supersede::Nothing, 1));
+    // Logs are cut once a second.
+    world.pass(500);
     world.put(1, delete("k", 2));
     // The first node hears that the others have seen the delete, and they do not hear of it.
     world.hold =

@@ -5,7 +5,7 @@ mod world;
 use bytes::Bytes;
 use quorate_node::kernel::{Effect, Event, RequestId, SessionId};
 use quorate_node::replica::{Mint, Place, Replica};
-use quorate_node::storage::{MemoryStorage, Staged, Table};
+use quorate_node::storage::{MemoryStorage, Read, Staged, Table, log_range, object_range};
 use quorate_ring::id::{ActorId, BucketId, Epoch, NodeId, OpId, Partition};
 use quorate_ring::topology::{Count, Durability};
 use quorate_ring::version::{Content, Context, ContextToken, Dot, Hlc, Object};
@@ -283,6 +283,37 @@ fn a_tombstone_that_was_copied_is_erased_also_after_a_restart() {
     let settled = replica.clock().base();
     replica.collect(&mut store, &settled, 0, (100, 100)).unwrap();
     assert!(replica.stored(&store, &place).unwrap().is_none(), "nothing brought it to mind");
+}
+
+#[test]
+fn tombstones_beyond_those_listed_in_memory_are_brought_to_mind_by_the_log() {
+    let (partition, actor) = (Partition { n: 3, index: 0 }, ActorId::new(NodeId(1), 1));
+    for restart in [false, true] {
+        let mut store = Staged::new(MemoryStorage::new());
+        let mut replica = Replica::load(&store, partition).unwrap();
+        for number in 0..600 {
+            // Every third key is a long one, every fourth holds a value.
+            let key = Bytes::from(format!("{number:>width$}", width = if number % 3 == 0 { 300 } else { 10 }));
+            let value = Content { value: Bytes::new(), hlc: Hlc(1), expires_ms: None, op_id: OpId([1; 16]) };
+            let content = (number % 4 == 0).then_some(value);
+            let mint = Mint { op_id: OpId([1; 16]), hlc: Hlc(1), seen: Context::new(), content };
+            replica.mint(&mut store, &Place { bucket: BucketId(1), key }, &mut Object::default(), actor, mint);
+            store.commit(true).unwrap();
+        }
+        if restart {
+            replica = Replica::load(&store, partition).unwrap();
+        }
+        let settled = replica.clock().base();
+        for _ in 0..6 {
+            assert!(!replica.is_collected());
+            replica.collect(&mut store, &settled, 0, (100, 100)).unwrap();
+            store.commit(true).unwrap();
+        }
+        assert!(replica.is_collected());
+        let left = |table, (from, to): (Vec<u8>, Vec<u8>)| store.scan(table, &from, &to, usize::MAX).unwrap().len();
+        assert_eq!(left(Table::Log, log_range(partition)), 0);
+        assert_eq!(left(Table::Objects, object_range(partition)), 150);
+    }
 }
 
 #[test]

@@ -14,13 +14,16 @@ const CUT_MAX: usize = 512;
 const LOOKED_AT_MAX: usize = 256;
 /// Until the next time, if there is more to collect.
 const GO_ON_AFTER: Duration = Duration::from_millis(10);
+/// From one beginning to the next: not with each tick, as a run of log entries costs what one costs.
+const EVERY: Duration = Duration::from_secs(1);
 
 impl<S: Storage> Kernel<S> {
     /// Begins with a tick, unless what the last one began is still under way. In an idle node there is nothing to collect.
     pub(super) fn collect_tick(&mut self, now: Now, effects: &mut Vec<Effect>) -> Result<(), StorageError> {
-        if self.repair.collect_from.is_some() {
+        if self.repair.collect_from.is_some() || now.mono < self.repair.collect_after {
             return Ok(());
         }
+        self.repair.collect_after = now.mono + EVERY;
         self.collect(now, effects)
     }
 

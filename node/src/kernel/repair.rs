@@ -28,6 +28,8 @@ pub(super) struct Repair {
     pub(super) pace: Pace,
     /// Where the collection goes on when its timer fires.
     pub(super) collect_from: Option<Partition>,
+    /// When the next collection may begin.
+    pub(super) collect_after: Duration,
     /// Since the start.
     pub(super) dots_pulled: u64,
     pub(super) bytes_taken: u64,
@@ -45,6 +47,7 @@ impl Repair {
             paused: VecDeque::new(),
             pace: Pace::new(bytes_per_second),
             collect_from: None,
+            collect_after: Duration::ZERO,
             dots_pulled: 0,
             bytes_taken: 0,
             full_syncs: 0,

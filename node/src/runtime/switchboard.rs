@@ -28,7 +28,7 @@ const SMALL_REPLY_BYTES: usize = 16 * 1024;
 pub const PEER_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// What one drain says to one destination, often.
-const FRAMES_BYTES_USUAL: usize = 512;
+const FRAMES_BYTES_USUAL: usize = 256;
 
 const UNPOISONED: &str = "nothing panics while it holds the switchboard";
 

@@ -26,13 +26,17 @@ impl<S: Read> Read for Timed<S> {
     fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
         self.inner.scan(table, from, to, bytes_max)
     }
+
+    fn scan_uncut(&self, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        self.inner.scan_uncut(from, to, bytes_max)
+    }
 }
 
 impl<S: Storage> Storage for Timed<S> {
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let begun = Instant::now();
         self.inner.commit(batch)?;
-        self.metrics.committed(batch.rows.len(), batch.sync, begun.elapsed());
+        self.metrics.committed(batch.cuts.len() + batch.rows.len(), batch.sync, begun.elapsed());
         Ok(())
     }
 }

@@ -83,6 +83,11 @@ pub trait Read {
     /// Rows with `from <= key < to`, in order. Stops behind the row with which keys and values reach `bytes_max`;
     /// fewer bytes than that mean that nothing follows.
     fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError>;
+
+    /// The same of the log, where no cut was ever made: above a floor. It may cost less.
+    fn scan_uncut(&self, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        self.scan(Table::Log, from, to, bytes_max)
+    }
 }
 
 /// One node's disk, or one shard's part of it.

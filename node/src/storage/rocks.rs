@@ -205,11 +205,31 @@ impl Read for RocksStorage {
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        self.rows(table, ReadOptions::default(), (from, to), bytes_max)
+    }
+
+    /// To know what was cut, RocksDB puts all cuts that are in memory in order, anew after each one: of 10^4 that is
+    /// milliseconds.
+    fn scan_uncut(&self, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        let mut options = ReadOptions::default();
+        #[expect(deprecated, reason = "RocksDB deprecates it for those who delete no ranges")]
+        options.set_ignore_range_deletions(true);
+        self.rows(Table::Log, options, (from, to), bytes_max)
+    }
+}
+
+impl RocksStorage {
+    fn rows(
+        &self,
+        table: Table,
+        mut options: ReadOptions,
+        (from, to): (&[u8], &[u8]),
+        bytes_max: usize,
+    ) -> Result<Rows, StorageError> {
         let mut rows = Rows::new();
         if from >= to {
             return Ok(rows);
         }
-        let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);
         // Filters by prefix answer for one prefix; a scan over several has to look everywhere.

@@ -209,6 +209,8 @@ enum Step {
     },
     Get(Table, u8),
     Scan(Table, u8, u8, usize),
+    /// Of what is above all cuts.
+    ScanUncut(u8, u8, usize),
     /// Moves all rows to table files, where filters are asked.
     Flush,
     Reopen,
@@ -232,6 +234,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(|sync| Step::Commit { sync }),
         3 => (table.clone(), 0..24u8).prop_map(|(t, k)| Step::Get(t, k)),
         3 => (table, 0..24u8, 0..30u8, 1..200usize).prop_map(|(t, a, b, max)| Step::Scan(t, a, b, max)),
+        2 => (0..24u8, 0..30u8, 1..200usize).prop_map(|(a, b, max)| Step::ScanUncut(a, b, max)),
         1 => Just(Step::Flush),
         1 => Just(Step::Reopen),
     ]
@@ -263,6 +266,7 @@ proptest! {
         let mut rocks = Some(Staged::new(open(folder.path(), Mode::Create)));
         let mut memory = Staged::new(MemoryStorage::new());
         let (mut model, mut committed) = (Model::new(), Model::new());
+        let mut above = 0;
         for step in steps {
             let on_disk = rocks.as_mut().unwrap();
             match step {
@@ -277,6 +281,7 @@ proptest! {
                     memory.stage(table, key, value);
                 }
                 Step::Cut(from, to) => {
+                    above = above.max(to);
                     let (from, to) = (key_of(from), end_of(to));
                     model.retain(|(table, key), _| *table != Table::Log || *key < from || *key >= to);
                     if from < to {
@@ -300,6 +305,12 @@ proptest! {
                     let want = naive_scan(&model, table, &from, &to, max);
                     prop_assert_eq!(on_disk.scan(table, &from, &to, max).unwrap(), want.clone());
                     prop_assert_eq!(memory.scan(table, &from, &to, max).unwrap(), want);
+                }
+                Step::ScanUncut(from, to, max) => {
+                    let (from, to) = (key_of(from.max(above)), end_of(to));
+                    let want = naive_scan(&model, Table::Log, &from, &to, max);
+                    prop_assert_eq!(on_disk.scan_uncut(&from, &to, max).unwrap(), want.clone());
+                    prop_assert_eq!(memory.scan_uncut(&from, &to, max).unwrap(), want);
                 }
                 Step::Flush => on_disk.inner().flush().unwrap(),
                 Step::Reopen => {

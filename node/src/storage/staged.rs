@@ -131,6 +131,38 @@ impl<S: Storage> Staged<S> {
         self.inner
     }
 
+    /// What `below` finds in the storage, with the cuts and rows of the batch.
+    fn merged(
+        &self,
+        table: Table,
+        (from, to): (&[u8], &[u8]),
+        bytes_max: usize,
+        below: impl Fn(&[u8]) -> Result<Rows, StorageError>,
+    ) -> Result<Rows, StorageError> {
+        if from >= to {
+            return Ok(Rows::new());
+        }
+        let cuts = self.cuts_between(table, from, to);
+        if cuts.is_empty() && self.staged_rows(table, Bound::Included(from), Bound::Excluded(to)).next().is_none() {
+            return below(from);
+        }
+        let mut merged = Merged { rows: Rows::new(), bytes: 0, bytes_max };
+        let mut from = Bound::Included(Bytes::copy_from_slice(from));
+        loop {
+            // A page may lose all its rows to staged deletes, so one page is not always enough.
+            let mut page = below(&first_of(&from))?;
+            let page_bytes: usize = page.iter().map(|(key, value)| key.len() + value.len()).sum();
+            let last = page.last().filter(|_| page_bytes >= bytes_max).map(|(key, _)| key.clone());
+            page.retain(|(key, _)| !is_cut(cuts.iter().copied(), key));
+            let end = last.as_ref().map_or(Bound::Excluded(to), |key| Bound::Included(&key[..]));
+            let full = merged.extend(page, self.staged_rows(table, from.as_ref().map(|key| &key[..]), end));
+            match last {
+                Some(last) if !full => from = Bound::Excluded(last),
+                Some(_) | None => return Ok(merged.rows),
+            }
+        }
+    }
+
     fn staged_rows(
         &self,
         table: Table,
@@ -151,28 +183,11 @@ impl<S: Storage> Read for Staged<S> {
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
-        if from >= to {
-            return Ok(Rows::new());
-        }
-        let cuts = self.cuts_between(table, from, to);
-        if cuts.is_empty() && self.staged_rows(table, Bound::Included(from), Bound::Excluded(to)).next().is_none() {
-            return self.inner.scan(table, from, to, bytes_max);
-        }
-        let mut merged = Merged { rows: Rows::new(), bytes: 0, bytes_max };
-        let mut from = Bound::Included(Bytes::copy_from_slice(from));
-        loop {
-            // A page may lose all its rows to staged deletes, so one page is not always enough.
-            let mut page = self.inner.scan(table, &first_of(&from), to, bytes_max)?;
-            let page_bytes: usize = page.iter().map(|(key, value)| key.len() + value.len()).sum();
-            let last = page.last().filter(|_| page_bytes >= bytes_max).map(|(key, _)| key.clone());
-            page.retain(|(key, _)| !is_cut(cuts.iter().copied(), key));
-            let end = last.as_ref().map_or(Bound::Excluded(to), |key| Bound::Included(&key[..]));
-            let full = merged.extend(page, self.staged_rows(table, from.as_ref().map(|key| &key[..]), end));
-            match last {
-                Some(last) if !full => from = Bound::Excluded(last),
-                Some(_) | None => return Ok(merged.rows),
-            }
-        }
+        self.merged(table, (from, to), bytes_max, |from| self.inner.scan(table, from, to, bytes_max))
+    }
+
+    fn scan_uncut(&self, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
+        self.merged(Table::Log, (from, to), bytes_max, |from| self.inner.scan_uncut(from, to, bytes_max))
     }
 }
 

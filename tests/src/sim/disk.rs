@@ -272,8 +272,6 @@ impl Storage for SimDisk {
         let mut before = Vec::new();
         for (from, to) in &batch.cuts {
             for (key, value) in scan(tables, Table::Log, from, to, usize::MAX) {
-                // A damaged block that nobody reads goes with its rows.
-                damaged.take_if(|damaged| *damaged == (Table::Log, key.clone()));
                 tables[Table::Log as usize].remove(&key);
                 before.push((Table::Log, key, Some(value)));
             }
@@ -282,6 +280,8 @@ impl Storage for SimDisk {
             let old = put(&mut tables[row.table as usize], row.key.clone(), row.value.clone());
             before.push((row.table, row.key.clone(), old));
         }
+        // A damaged block that nobody reads goes with its row.
+        damaged.take_if(|(table, key)| !tables[*table as usize].contains_key(&key[..]));
         disk.unsynced.push_back(Unsynced { number, before });
         disk.batches.insert(self.shard, Batch { number, rows: batch.rows.to_vec(), sync: batch.sync });
         if batch.sync && disk.trouble == Some(Trouble::FailedSync) {
