@@ -93,7 +93,7 @@ metrics! {
 
     // Disk and memory.
     Histogram COMMIT_DURATION = "quorate_commit_duration_seconds" ["durability"], "A batch going to the disk; with sync, the fsync included.";
-    Histogram COMMIT_ROWS = "quorate_commit_rows" [], "Rows of a batch.";
+    Histogram COMMIT_ROWS = "quorate_commit_rows" [], "Rows of a batch, and runs that it cuts off the log.";
     Histogram BATCH_EVENTS = "quorate_batch_events" [], "Events that a shard handled between two commits.";
     Gauge DISK_FREE = "quorate_disk_free_bytes" [], "Free space on the disk of the data folder.";
     Gauge DISK_SIZE = "quorate_disk_size_bytes" [], "Size of the disk of the data folder.";
