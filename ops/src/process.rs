@@ -51,6 +51,8 @@ struct Stat {
     state: char,
     /// On the processor, in the program itself and in the kernel for it.
     cpu_ticks: u64,
+    /// Those that have not ended yet, the first among them even if it has.
+    threads: u64,
     started_ticks: u64,
 }
 
@@ -103,9 +105,8 @@ impl Process {
         match stat(self.pid) {
             Ok(stat) if stat.started_ticks != self.started_ticks => Doing::Gone,
             Ok(_) if boot().ok().as_ref() != Some(&self.boot) => Doing::Gone,
-            Ok(Stat { state: 'Z' | 'X', .. }) | Err(_) => Doing::Gone,
-            Ok(Stat { state: 'T', .. }) => Doing::Paused,
-            Ok(_) => Doing::Running,
+            Ok(stat) => stat.doing(),
+            Err(_) => Doing::Gone,
         }
     }
 
@@ -217,6 +218,18 @@ impl Process {
     }
 }
 
+impl Stat {
+    /// The first thread has often ended before the others: one that waits for the disk ends only after that, even if it was
+    /// killed, and until then the process holds its ports and files.
+    fn doing(&self) -> Doing {
+        match self.state {
+            'Z' | 'X' if self.threads <= 1 => Doing::Gone,
+            'T' => Doing::Paused,
+            _ => Doing::Running,
+        }
+    }
+}
+
 fn stat(pid: i32) -> io::Result<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     parse_stat(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not as expected: {text:?}")))
@@ -226,10 +239,11 @@ fn stat(pid: i32) -> io::Result<Stat> {
 fn parse_stat(text: &str) -> Option<Stat> {
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Fields 14, 15 and 22 of the line; the state is field 3.
+    // Fields 14, 15, 20 and 22 of the line; the state is field 3.
     let (user, system): (u64, u64) = (fields.nth(10)?.parse().ok()?, fields.next()?.parse().ok()?);
-    let started_ticks = fields.nth(6)?.parse().ok()?;
-    Some(Stat { state, cpu_ticks: user + system, started_ticks })
+    let threads = fields.nth(4)?.parse().ok()?;
+    let started_ticks = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, cpu_ticks: user + system, threads, started_ticks })
 }
 
 fn boot() -> io::Result<String> {
@@ -255,8 +269,16 @@ mod tests {
     fn a_program_name_with_brackets_and_blanks() {
         let text = "12 (a) b (c) T 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
         let stat = parse_stat(text).unwrap();
-        assert_eq!((stat.state, stat.cpu_ticks, stat.started_ticks), ('T', 11 + 12, 777));
+        assert_eq!((stat.state, stat.cpu_ticks, stat.threads, stat.started_ticks), ('T', 11 + 12, 17, 777));
         assert!(parse_stat("12 (a) R 1").is_none());
+    }
+
+    #[test]
+    fn one_of_which_threads_are_left_is_not_gone() {
+        let of = |threads: u64| format!("12 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 {threads} 18 777 20");
+        assert_eq!(parse_stat(&of(2)).unwrap().doing(), Doing::Running);
+        assert_eq!(parse_stat(&of(1)).unwrap().doing(), Doing::Gone);
+        assert_eq!(parse_stat(&of(0)).unwrap().doing(), Doing::Gone);
     }
 
     #[test]
