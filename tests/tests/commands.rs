@@ -21,6 +21,7 @@ fn loads_exports_and_errors_as_scripts_meet_them() {
     errors_are_json_where_json_is_asked_for(&lab);
     certificates_that_do_not_fit_are_told_apart(&lab);
     the_shell_understands_the_completions(&lab);
+    a_benchmark_of_two_processes_adds_up_and_reads_back(&lab);
 }
 
 /// So many records, and one line among the first that is none.
@@ -150,4 +151,30 @@ fn the_shell_understands_the_completions(lab: &Lab) {
                echo \"${COMPREPLY[@]}\"";
     let asked = Command::new("bash").current_dir(lab.folder.path()).args(["-c", ask]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), "locate load", "{asked:?}");
+}
+
+fn a_benchmark_of_two_processes_adds_up_and_reads_back(lab: &Lab) {
+    let bench = |more: &[&str]| {
+        let short = ["bench", "a", "--records", "500", "--warm-up", "0s", "--time", "1s", "--processes", "2"];
+        lab.quorate(&[&short[..], more, &["-o", "json"]].concat())
+    };
+    let run = bench(&[]);
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(0), "{said}");
+    let told: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((told["loaded"]["records"].as_u64(), told["processes"].as_u64()), (Some(500), Some(2)), "{told}");
+    let count = |operation: &str| told["operations"][operation]["done"]["count"].as_u64().unwrap();
+    assert!(count("get") > 0 && count("put") > 0, "{told}");
+    assert_eq!(told["done_per_second"].as_f64(), Some((count("get") + count("put")) as f64), "{told}");
+    // Every key was written when it was loaded, so all of them are read back.
+    let checked = &told["checked"];
+    assert!(checked["held"] == 500 && checked["missing"] == 0 && checked["stale"] == 0, "{told}");
+
+    // What was loaded under another name is missing, and said to be.
+    let nothing_there = bench(&["--skip-load", "--key-prefix", "elsewhere/"]);
+    assert_eq!(nothing_there.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nothing_there.stderr).contains("showed nothing or a wrong value"));
+    let too_many = bench(&["--in-flight", "1"]);
+    assert_eq!(too_many.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&too_many.stderr).contains("--in-flight 1 is too little for 2 processes"));
 }

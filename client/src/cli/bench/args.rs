@@ -59,7 +59,7 @@ pub struct Bench {
     /// The same seed draws the same keys and operations
     #[arg(long, default_value_t = 1, value_name = "NUMBER")]
     pub seed: u64,
-    /// The records are there already, of the same sizes
+    /// The records are there already, written with the same --records, --processes and --key-prefix
     #[arg(long)]
     pub skip_load: bool,
     /// About how many keys are read back and compared at the end; 0 for none
@@ -134,15 +134,26 @@ impl Bench {
         self.keys.unwrap_or_else(|| self.workload.usual_keys())
     }
 
+    /// What there is too little of for each process to have a share of it: its option, and how much there is.
+    pub fn too_few(&self) -> Option<(&'static str, u64)> {
+        let shared = [
+            ("--records", Some(self.records)),
+            ("--in-flight", Some(u64::from(self.in_flight()))),
+            ("--rate", self.rate),
+        ];
+        let few = |count: &u64| *count < u64::from(self.processes);
+        shared.into_iter().find_map(|(option, count)| Some((option, count.filter(few)?)))
+    }
+
     /// What one of several processes does: its share of everything that is counted for all.
     pub fn share(&self, part: u16) -> Self {
         let processes = u64::from(self.processes);
-        let of = |total: u64| (total / processes + u64::from(u64::from(part) < total % processes)).max(1);
+        let of = |total: u64| total / processes + u64::from(u64::from(part) < total % processes);
         Self {
             records: of(self.records),
             in_flight: Some(of(u64::from(self.in_flight())) as u32),
             rate: self.rate.map(of),
-            check: if self.check == 0 { 0 } else { of(self.check) },
+            check: if self.check == 0 { 0 } else { of(self.check).max(1) },
             key_prefix: format!("{}{part}/", self.key_prefix),
             seed: self.seed.wrapping_add(u64::from(part)),
             ..self.clone()
@@ -173,6 +184,14 @@ mod tests {
         assert_eq!(shares.iter().map(|share| share.in_flight()).sum::<u32>(), 64);
         assert_eq!(shares.iter().filter_map(|share| share.rate).sum::<u64>(), 1_000);
         assert!(shares[0].key_prefix != shares[1].key_prefix && bench.warm_up.is_zero());
+    }
+
+    #[test]
+    fn each_process_has_something_to_do() {
+        assert_eq!(parse("quorate bench a --processes 64").too_few(), None);
+        assert_eq!(parse("quorate bench a --processes 64 --in-flight 63").too_few(), Some(("--in-flight", 63)));
+        assert_eq!(parse("quorate bench a --processes 3 --records 2").too_few(), Some(("--records", 2)));
+        assert_eq!(parse("quorate bench a --processes 3 --rate 2").too_few(), Some(("--rate", 2)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use super::args::Bench;
 use super::report::Found;
 use crate::failure::Failure;
+use crate::output::grouped;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -47,8 +48,16 @@ impl Drop for Part {
 }
 
 /// Runs all parts, and waits for them.
-pub fn run(bench: &Bench) -> Result<Found, Failure> {
+pub fn run(bench: &Bench, show: bool) -> Result<Found, Failure> {
+    let say = |what: String| {
+        if show {
+            eprintln!("{} processes {what}", bench.processes);
+        }
+    };
     let mut parts = (0..bench.processes).map(Part::start).collect::<Result<Vec<Part>, Failure>>()?;
+    if !bench.skip_load {
+        say(format!("load {} records", grouped(bench.records)));
+    }
     for part in &mut parts {
         let line = part.line()?;
         if line != READY {
@@ -58,6 +67,7 @@ pub fn run(bench: &Bench) -> Result<Found, Failure> {
     for part in &mut parts {
         writeln!(part.input).map_err(|e| Failure::local(format!("a client process cannot be told to begin: {e}")))?;
     }
+    say(format!("run for {} s, and read back what was acknowledged", (bench.warm_up + bench.time).as_secs_f64()));
     let mut all: Option<Found> = None;
     for part in &mut parts {
         let line = part.line()?;

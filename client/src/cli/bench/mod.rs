@@ -18,6 +18,7 @@ use crate::session::{Session, load_profile};
 use args::{Bench, Workload};
 use quorate_client::{Client, WriteOptions};
 use report::{Found, Loaded};
+use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use values::Ledger;
@@ -28,9 +29,13 @@ pub async fn run(session: &Session, bench: Bench) -> Result<(), Failure> {
         return Err(Failure::usage("workload e scans ranges of keys, and keys are listed by partition, in no order")
             .advise("the others are a, b, c, d and f"));
     }
+    if let Some((option, count)) = bench.too_few() {
+        return Err(Failure::usage(format!("{option} {count} is too little for {} processes", bench.processes))
+            .advise("each process has a share of the records, of the operations under way and of the rate"));
+    }
     session.bucket_of(&session.layout())?;
     match bench.part {
-        None if bench.processes > 1 => fleet::run(&bench)?.show(session, &bench),
+        None if bench.processes > 1 => fleet::run(&bench, shows(session, &bench))?.show(session, &bench),
         None => work_alone(session, &bench).await?.show(session, &bench),
         Some(part) => {
             let found = work_alone(session, &bench.share(part)).await?;
@@ -53,19 +58,24 @@ async fn work_alone(session: &Session, bench: &Bench) -> Result<Found, Failure> 
         read: session.read_options(),
         ledger: Ledger::new(bench.check, bench.records, nanos_since_1970()),
         bench: bench.clone(),
+        shows: shows(session, bench),
         failed: OnceLock::new(),
     });
     let loaded = if bench.skip_load { None } else { Some(load(&bed).await?) };
     if bench.part.is_some() {
         fleet::wait_for_others()?;
     }
-    let show = bench.part.is_none() && !session.common.output.is_json();
-    let measured = work::run(&bed, show).await;
+    let measured = work::run(&bed).await;
     let checked = if bench.check > 0 { Some(bed.check().await) } else { None };
     for client in &bed.clients[1..] {
         client.clone().close().await;
     }
     Ok(Found { loaded, measured, checked })
+}
+
+/// Whether it is said now and then how far it is: to people, and by the process that they started.
+fn shows(session: &Session, bench: &Bench) -> bool {
+    bench.part.is_none() && (!session.common.output.is_json() || std::io::stderr().is_terminal())
 }
 
 async fn load(bed: &Arc<Bed>) -> Result<Loaded, Failure> {

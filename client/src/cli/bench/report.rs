@@ -6,6 +6,7 @@ use super::work::{Checked, Measured};
 use crate::failure::{Code, Failure};
 use crate::output::{self, grouped};
 use crate::session::Session;
+use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -85,6 +86,7 @@ impl Found {
     fn json(&self, session: &Session, bench: &Bench) -> Value {
         let seconds = bench.time.as_secs_f64();
         let Measured { tally, late, failed } = &self.measured;
+        let supersede = bench.supersede.to_possible_value().map(|value| value.get_name().to_string());
         let loaded = self.loaded.map(|l| json!({"records": l.records, "seconds": l.seconds}));
         let checked = self.checked.map(
             |c| json!({"held": c.held, "missing": c.missing, "stale": c.stale, "wrong": c.wrong, "failed": c.failed}),
@@ -93,7 +95,9 @@ impl Found {
             "workload": bench.workload.name(), "keys": bench.keys().name(), "records": bench.records,
             "value_bytes": bench.value_bytes, "bucket": session.bucket, "in_flight": bench.in_flight(),
             "rate": bench.rate, "connections": bench.connections, "processes": bench.processes, "seed": bench.seed,
-            "seconds": seconds, "done_per_second": tally.count(End::Done) as f64 / seconds,
+            "key_prefix": bench.key_prefix, "supersede": supersede, "warm_up_seconds": bench.warm_up.as_secs_f64(),
+            "r": session.common.r(), "w": session.common.w(), "durability": session.common.durability(),
+            "version": env!("CARGO_PKG_VERSION"), "seconds": seconds, "done_per_second": tally.count(End::Done) as f64 / seconds,
             "operations": tally.json(seconds), "late": late, "first_failure": failed, "loaded": loaded,
             "checked": checked,
         })
@@ -102,7 +106,8 @@ impl Found {
     fn text(&self, bench: &Bench) -> String {
         let seconds = bench.time.as_secs_f64();
         let tally = &self.measured.tally;
-        let header = ["operation", "ended", "count", "per second", "mean", "p50", "p90", "p99", "p99.9", "max"];
+        let header =
+            ["operation", "ended", "count", "per second", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
         let rows = tally.rows().map(|(operation, end, histogram)| {
             let mut row = vec![operation.name().to_string(), end.name().to_string()];
             row.push(grouped(histogram.len()));
@@ -160,7 +165,7 @@ impl Found {
 
 fn latencies(histogram: &Histogram<u64>) -> Vec<String> {
     let mut values = vec![histogram.mean() as u64];
-    values.extend([50.0, 90.0, 99.0, 99.9].map(|percentile| histogram.value_at_percentile(percentile)));
+    values.extend([50.0, 90.0, 99.0, 99.9, 99.99].map(|percentile| histogram.value_at_percentile(percentile)));
     values.push(histogram.max());
     values.into_iter().map(millis).collect()
 }

@@ -24,6 +24,8 @@ pub struct Bed {
     pub write: WriteOptions,
     pub read: ReadOptions,
     pub ledger: Ledger,
+    /// Whether it is said now and then how far it is.
+    pub shows: bool,
     /// Why the first operation failed that did, in words.
     pub failed: OnceLock<String>,
 }
@@ -32,7 +34,7 @@ pub struct Bed {
 #[derive(Default)]
 pub struct Measured {
     pub tally: Tally,
-    /// Due before the end of the run, and not begun by then.
+    /// Due while it was measured, and not begun by the end.
     pub late: u64,
     /// Why the first operation failed that did.
     pub failed: Option<String>,
@@ -60,6 +62,20 @@ impl Checked {
 }
 
 impl Bed {
+    /// Has something said now and then, until what this returns is dropped.
+    fn telling(&self, mut say: impl FnMut() + Send + 'static) -> JoinSet<()> {
+        let mut telling = JoinSet::new();
+        if self.shows {
+            telling.spawn(async move {
+                loop {
+                    tokio::time::sleep(PROGRESS_EVERY).await;
+                    say();
+                }
+            });
+        }
+        telling
+    }
+
     fn client(&self, turn: u64) -> &Client {
         &self.clients[(turn % self.clients.len() as u64) as usize]
     }
@@ -126,6 +142,11 @@ impl Bed {
     /// Writes every record once. Returns how many were not acknowledged.
     pub async fn load(self: &Arc<Self>) -> u64 {
         let next = Arc::new(AtomicU64::new(0));
+        let (begun, records) = (Arc::clone(&next), self.bench.records);
+        let _telling = self.telling(move || {
+            let begun = begun.load(Ordering::Relaxed).min(records);
+            eprintln!("loading: {} of {} records", grouped(begun), grouped(records));
+        });
         let mut workers = JoinSet::new();
         for worker in 0..u64::from(self.bench.in_flight().min(256)) {
             let (bed, next) = (Arc::clone(self), Arc::clone(&next));
@@ -146,13 +167,19 @@ impl Bed {
     /// Reads back what the ledger tracks.
     pub async fn check(self: &Arc<Self>) -> Checked {
         let keys: Arc<[u64]> = self.ledger.keys().into();
+        let (read, all) = (Arc::new(AtomicU64::new(0)), keys.len() as u64);
+        let so_far = Arc::clone(&read);
+        let _telling = self.telling(move || {
+            eprintln!("read back: {} of {} keys", grouped(so_far.load(Ordering::Relaxed)), grouped(all));
+        });
         let mut workers = JoinSet::new();
         let readers = 64.min(keys.len());
         for reader in 0..readers {
-            let (bed, keys) = (Arc::clone(self), Arc::clone(&keys));
+            let (bed, keys, read) = (Arc::clone(self), Arc::clone(&keys), Arc::clone(&read));
             workers.spawn(async move {
                 let mut checked = Checked::default();
                 for key in keys.iter().skip(reader).step_by(readers) {
+                    read.fetch_add(1, Ordering::Relaxed);
                     match bed.client(*key).get(&bed.bucket, bed.key(*key), &bed.read).await {
                         Err(_) => checked.failed += 1,
                         Ok(answer) => match bed.ledger.judge(*key, &answer) {
@@ -249,20 +276,20 @@ impl Run {
         }
     }
 
-    async fn progress(&self) {
-        let mut before = 0;
-        loop {
-            tokio::time::sleep(PROGRESS_EVERY).await;
-            let (done, all) = {
-                let tally = self.tally();
-                (tally.count(End::Done), tally.all())
-            };
-            let seconds = self.began.elapsed().as_secs();
-            let rate = grouped((done - before) / PROGRESS_EVERY.as_secs());
-            let failed = if all > done { format!(", {} not", grouped(all - done)) } else { String::new() };
-            eprintln!("{seconds:>4} s: {} done, {rate}/s{failed}", grouped(done));
-            before = done;
+    /// How far it is; `before` is how many were done when this was said last.
+    fn tell(&self, before: &mut u64) {
+        let (done, all) = {
+            let tally = self.tally();
+            (tally.count(End::Done), tally.all())
+        };
+        let seconds = self.began.elapsed().as_secs();
+        if Instant::now() < self.warm {
+            return eprintln!("{seconds:>4} s: warming up");
         }
+        let rate = grouped((done - *before) / PROGRESS_EVERY.as_secs());
+        let failed = if all > done { format!(", {} not", grouped(all - done)) } else { String::new() };
+        eprintln!("{seconds:>4} s: {} done, {rate}/s{failed}", grouped(done));
+        *before = done;
     }
 }
 
@@ -272,7 +299,7 @@ fn after(slot: u64, rate: u64) -> Duration {
 }
 
 /// Works for as long as the settings say.
-pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
+pub async fn run(bed: &Arc<Bed>) -> Measured {
     let bench = &bed.bench;
     let began = Instant::now();
     let warm = began + bench.warm_up;
@@ -287,11 +314,8 @@ pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
         begun: AtomicU64::new(0),
         over: AtomicBool::new(false),
     });
-    let mut progress = JoinSet::new();
-    if show {
-        let run = Arc::clone(&run);
-        progress.spawn(async move { run.progress().await });
-    }
+    let (told, mut before) = (Arc::clone(&run), 0);
+    let _telling = bed.telling(move || told.tell(&mut before));
     let pacer = bench.rate.map(|rate| {
         let run = Arc::clone(&run);
         std::thread::spawn(move || run.pace(rate))
@@ -312,26 +336,39 @@ pub async fn run(bed: &Arc<Bed>, show: bool) -> Measured {
     if let Some(pacer) = pacer {
         pacer.join().expect("the pacer does not panic");
     }
-    let late = bench.rate.map_or(0, |rate| late(&run, rate));
+    let late = bench.rate.map_or(0, |rate| late(bench, rate, run.begun.load(Ordering::Relaxed)));
     let tally = run.tally().clone();
     Measured { tally, late, failed: bed.failed.get().cloned() }
 }
 
-/// Operations that were due before the end of the run, and that were not begun by then.
-fn late(run: &Run, rate: u64) -> u64 {
-    let whole = run.until.saturating_duration_since(run.began).as_nanos();
-    let due = (whole * u128::from(rate) / 1_000_000_000) as u64;
-    due.saturating_sub(run.begun.load(Ordering::Relaxed))
+/// Operations that were due after the warm-up, and that were not begun by the end.
+fn late(bench: &Bench, rate: u64, begun: u64) -> u64 {
+    let due = |time: Duration| (time.as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
+    let (before, all) = (due(bench.warm_up), due(bench.warm_up + bench.time));
+    all.saturating_sub(begun.max(before))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
 
     #[test]
     fn operations_are_due_at_even_distances() {
         assert_eq!(after(0, 1_000), Duration::ZERO);
         assert_eq!(after(2_500, 1_000), Duration::from_millis(2_500));
         assert_eq!(after(1, 3), Duration::from_nanos(333_333_333));
+    }
+
+    #[test]
+    fn what_was_due_in_the_warm_up_is_not_late() {
+        let Command::Bench(bench) =
+            Cli::try_parse_from("quorate bench puts --warm-up 1s --time 3s".split(' ')).unwrap().command
+        else {
+            panic!()
+        };
+        let late = |begun| late(&bench, 1_000, begun);
+        assert_eq!((late(0), late(900), late(1_500), late(4_000), late(4_001)), (3_000, 3_000, 2_500, 0, 0));
     }
 }
