@@ -17,6 +17,8 @@ use std::time::Duration;
 pub const DEFAULT_FILE: &str = include_str!("config_default.toml");
 
 const MIB: u64 = 1024 * 1024;
+/// What `block_cache_bytes` is where nothing is said.
+pub const BLOCK_CACHE_BYTES: u64 = 64 * MIB;
 
 /// Each value that may be given, in the file under the name of the field, on the command line as a flag.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
@@ -249,7 +251,8 @@ impl Settings {
             admin_address,
             shards: range("shards", self.shards.map(u64::from), 1, (1, 64))? as u8,
             caches: Caches {
-                block_bytes: range("block_cache_bytes", self.block_cache_bytes, 64 * MIB, (MIB, u64::MAX))? as usize,
+                block_bytes: range("block_cache_bytes", self.block_cache_bytes, BLOCK_CACHE_BYTES, (MIB, u64::MAX))?
+                    as usize,
                 object_bytes: self.object_cache_bytes.unwrap_or(32 * MIB) as usize,
             },
             disk_reserve_bytes: self.disk_reserve_bytes.unwrap_or(512 * MIB),

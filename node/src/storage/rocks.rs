@@ -131,7 +131,7 @@ impl RocksStorage {
             return Err(OpenError::Damaged { folder: folder.display().to_string(), cause });
         }
         let cache = Cache::new_lru_cache(caches.block_bytes);
-        let options = |table| table_options(table, buffer_bytes(node), &cache);
+        let options = |table| table_options(table, node, &cache);
         let families = Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), options(table)));
         let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
             .map_err(|error| open_error(folder, &error))?;
@@ -330,7 +330,8 @@ fn has_tables(folder: &Path) -> bool {
     files.into_iter().any(|file| file.path().extension().is_some_and(|end| end == "sst"))
 }
 
-fn database_options(mode: Mode) -> Options {
+/// How a node's database is set up: the floor of the benchmarks has the same.
+pub fn database_options(mode: Mode) -> Options {
     let mut options = Options::default();
     options.create_if_missing(mode == Mode::Create);
     options.set_error_if_exists(mode == Mode::Create);
@@ -357,7 +358,8 @@ fn buffer_bytes(node: NodeId) -> usize {
     (TABLE_BUFFER_BYTES as f64 * (1.0 + TABLE_BUFFER_SPREAD * (place - 0.5))) as usize
 }
 
-fn table_options(table: Table, buffer_bytes: usize, cache: &Cache) -> Options {
+/// As [`database_options`], of one column family.
+pub fn table_options(table: Table, node: NodeId, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -378,7 +380,7 @@ fn table_options(table: Table, buffer_bytes: usize, cache: &Cache) -> Options {
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));
     }
     options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(buffer_bytes);
+    options.set_write_buffer_size(buffer_bytes(node));
     options.set_max_write_buffer_number(3);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);

@@ -1,13 +1,17 @@
 //! `floor`: how fast three processes and a client can do the work that puts and gets cannot do without.
 
-use clap::{Parser, Subcommand, ValueEnum};
-use quorate_tests::floor::{Credentials, Figures, Load, NODES, Work, client, node};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
+use quorate_tests::floor::{Credentials, Figures, Load, NODES, Processor, Work, client, node};
 use serde_json::json;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
+
+/// As the nodes of the store have it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The unavoidable work of a quorum put or get, without a store: what the store is measured against.
 #[derive(Parser)]
@@ -31,25 +35,32 @@ struct Settings {
     /// What to measure, one after the other
     #[arg(value_enum, default_values = ["puts", "gets"])]
     workloads: Vec<Workload>,
-    #[arg(long, default_value_t = 10_000)]
+    /// Keys, loaded before
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u32).range(1..=1_000_000_000))]
     records: u32,
-    #[arg(long, default_value_t = 100)]
-    value_bytes: usize,
+    /// Bytes of each value
+    #[arg(long, default_value_t = 100, value_parser = value_parser!(u32).range(16..=8_388_608))]
+    value_bytes: u32,
     /// Requests under way at once, in the closed loop
-    #[arg(long, default_value_t = 64)]
-    in_flight: usize,
+    #[arg(long, default_value_t = 64, value_parser = value_parser!(u32).range(1..=65_536))]
+    in_flight: u32,
     /// Open loop: requests to begin a second
-    #[arg(long)]
+    #[arg(long, value_parser = value_parser!(u64).range(1..=10_000_000))]
     rate: Option<u64>,
     /// Seconds before measuring
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warm_up: Duration,
     /// Seconds to measure
-    #[arg(long, default_value_t = 10.0)]
-    time: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    time: Duration,
     /// Where the data goes while it runs [default: a temporary folder]
     #[arg(long)]
     folder: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "a number of seconds is expected")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -111,15 +122,14 @@ fn run(settings: &Settings) -> Result<(), Fault> {
                 Workload::Gets => Work::Gets,
             },
             records: settings.records,
-            value_bytes: settings.value_bytes,
-            in_flight: settings.in_flight,
+            value_bytes: settings.value_bytes as usize,
+            in_flight: settings.in_flight as usize,
             rate: settings.rate,
-            warm_up: Duration::from_secs_f64(settings.warm_up),
-            time: Duration::from_secs_f64(settings.time),
+            warm_up: settings.warm_up,
+            time: settings.time,
         };
-        let before = cpu_seconds(&nodes);
-        let figures = client::run(&addresses, &credentials, &[load])?;
-        print(settings, load, &figures[0], [before, cpu_seconds(&nodes)]);
+        let figures = client::run(&addresses, &credentials, load, || processor(&nodes))?;
+        print(load, &figures);
     }
     Ok(())
 }
@@ -152,8 +162,7 @@ fn free_addresses() -> std::io::Result<Vec<SocketAddr>> {
     sockets.iter().map(UdpSocket::local_addr).collect()
 }
 
-/// Time on a processor, of all nodes and of this process, in seconds.
-fn cpu_seconds(nodes: &Nodes) -> [f64; 2] {
+fn processor(nodes: &Nodes) -> Processor {
     let thread = |path: std::path::PathBuf| {
         let stat = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
         stat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
@@ -162,19 +171,18 @@ fn cpu_seconds(nodes: &Nodes) -> [f64; 2] {
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         threads.map(|entry| thread(entry.path())).sum()
     };
-    [nodes.0.iter().map(|child| of(child.id())).sum(), of(std::process::id())]
+    Processor { nodes: nodes.0.iter().map(|child| of(child.id())).sum(), client: of(std::process::id()) }
 }
 
-fn print(settings: &Settings, load: Load, figures: &Figures, [before, after]: [[f64; 2]; 2]) {
-    let all = figures.done_per_second * load.time.as_secs_f64();
-    // Loading and warming up are in it, too.
-    let [nodes, client] = [0, 1].map(|i| after[i] - before[i]);
+fn print(load: Load, figures: &Figures) {
+    let each = |seconds: f64| seconds * 1e6 / figures.done.max(1) as f64;
     let at = |percentile| figures.latency_us.value_at_percentile(percentile);
     let line = json!({
         "workload": match load.work { Work::Puts => "puts", Work::Gets => "gets" },
         "done_per_second": figures.done_per_second, "in_flight": load.in_flight, "rate": load.rate,
-        "value_bytes": settings.value_bytes, "p50_us": at(50.0), "p99_us": at(99.0), "p99_9_us": at(99.9),
-        "max_us": figures.latency_us.max(), "measured": all, "nodes_cpu_seconds": nodes, "client_cpu_seconds": client,
+        "value_bytes": load.value_bytes, "p50_us": at(50.0), "p99_us": at(99.0), "p99_9_us": at(99.9),
+        "max_us": figures.latency_us.max(), "done": figures.done, "nodes_us_each": each(figures.processor.nodes),
+        "client_us_each": each(figures.processor.client),
     });
     println!("{line}");
 }

@@ -35,10 +35,20 @@ pub struct Load {
     pub time: Duration,
 }
 
+/// Time on a processor since they began, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Processor {
+    pub nodes: f64,
+    pub client: f64,
+}
+
 /// What was measured.
 pub struct Figures {
+    pub done: u64,
     pub done_per_second: f64,
     pub latency_us: Histogram<u64>,
+    /// While it was measured, neither loading nor warming up.
+    pub processor: Processor,
 }
 
 struct State {
@@ -89,17 +99,26 @@ struct Session {
     ended: Rc<Notify>,
 }
 
-/// Loads every record, then runs.
-pub fn run(addresses: &[SocketAddr], credentials: &Credentials, loads: &[Load]) -> Result<Vec<Figures>, Fault> {
+/// Loads every record, then runs. `processor` says what nodes and client have used so far.
+pub fn run(
+    addresses: &[SocketAddr],
+    credentials: &Credentials,
+    load: Load,
+    processor: impl Fn() -> Processor,
+) -> Result<Figures, Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
-        let session = connect(addresses, credentials, loads[0]).await?;
-        session.load(loads[0].records).await;
-        let mut figures = Vec::new();
-        for load in loads {
-            figures.push(session.measure(*load).await);
-        }
-        Ok(figures)
+        let session = connect(addresses, credentials, load).await?;
+        session.load(load.records).await;
+        let used = async {
+            tokio::time::sleep(load.warm_up).await;
+            let before = processor();
+            tokio::time::sleep(load.time).await;
+            let after = processor();
+            Processor { nodes: after.nodes - before.nodes, client: after.client - before.client }
+        };
+        let (figures, processor) = tokio::join!(session.measure(load), used);
+        Ok(Figures { processor, ..figures })
     })
 }
 
@@ -194,7 +213,9 @@ impl Session {
         self.idle().await;
         let state = self.state.borrow();
         let latency_us = state.latency_us.clone();
-        Figures { done_per_second: latency_us.len() as f64 / load.time.as_secs_f64(), latency_us }
+        let done = latency_us.len();
+        let done_per_second = done as f64 / load.time.as_secs_f64();
+        Figures { done, done_per_second, latency_us, processor: Processor::default() }
     }
 
     /// Begins requests when they are due. A thread of its own says when, as timers of the runtime are too coarse.

@@ -1,23 +1,15 @@
 //! Rows in RocksDB, as the store keeps them: two column families, one log, one fsync for each batch.
 
 use super::Sizes;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
-    SliceTransform, WriteBatch, WriteOptions,
-};
+use quorate_node::config::BLOCK_CACHE_BYTES;
+use quorate_node::storage::Table;
+use quorate_node::storage::rocks::{Mode, database_options, table_options};
+use quorate_ring::id::NodeId;
+use rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch, WriteOptions};
 use std::path::Path;
 
-/// As `quorate-node` has them by default.
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
-const BUFFERS_BYTES: usize = 64 * 1024 * 1024;
-const BUFFER_BYTES: usize = 16 * 1024 * 1024;
-const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
-const FILE_BYTES_PER_SECOND_MAX: i64 = 1024 * 1024 * 1024;
-const FILE_PACE_US: i64 = 2_000;
-const FILE_FAIRNESS: i32 = 10;
+/// Of a row's key: those of a partition lie together, as in the store.
 const PARTITION_BYTES: usize = 3;
-const ACTOR_BYTES_END: usize = PARTITION_BYTES + 8;
-const BLOOM_BITS_PER_KEY: f64 = 10.0;
 
 pub struct Disk {
     db: DB,
@@ -32,20 +24,13 @@ const OBJECTS: &str = "objects";
 const LOG: &str = "log";
 
 impl Disk {
-    pub fn open(folder: &Path, sizes: Sizes) -> Result<Self, rocksdb::Error> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_db_write_buffer_size(BUFFERS_BYTES);
-        options.set_max_total_wal_size(WAL_BYTES_MAX);
-        options.set_max_background_jobs(2);
-        options.set_auto_tuned_ratelimiter(FILE_BYTES_PER_SECOND_MAX, FILE_PACE_US, FILE_FAIRNESS);
-        let cache = Cache::new_lru_cache(CACHE_BYTES);
-        let family = |(name, hints)| Ok(ColumnFamilyDescriptor::new(name, family_options(hints, &cache)?));
-        let families = [(OBJECTS, PARTITION_BYTES), (LOG, ACTOR_BYTES_END)].map(family);
-        let families = families.into_iter().collect::<Result<Vec<_>, rocksdb::Error>>()?;
-        let db = DB::open_cf_descriptors(&options, folder, families)?;
+    /// With the settings of `quorate-node`, whatever they are.
+    pub fn open(folder: &Path, node: NodeId, sizes: Sizes) -> Result<Self, rocksdb::Error> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES as usize);
+        let family = |(name, table)| ColumnFamilyDescriptor::new(name, table_options(table, node, &cache));
+        let families = [(OBJECTS, Table::Objects), (LOG, Table::Log)].map(family);
+        let folder = folder.join(format!("n{}", node.0));
+        let db = DB::open_cf_descriptors(&database_options(Mode::Create), folder, families)?;
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
         Ok(Self { db, sizes, seq: 0, sync })
@@ -87,20 +72,4 @@ impl Disk {
     pub fn get(&self, key: u32) -> Result<bool, rocksdb::Error> {
         Ok(self.db.get_pinned_cf(self.family(OBJECTS), self.object_key(key))?.is_some())
     }
-}
-
-/// Rows go into the buffer in memory near where the last one with the same `hints` bytes at its beginning went.
-fn family_options(hints: usize, cache: &Cache) -> Result<Options, rocksdb::Error> {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(cache);
-    blocks.set_cache_index_and_filter_blocks(true);
-    blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
-    let text = format!("memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.{hints}");
-    let mut options = Options::default().get_options_from_string(text)?;
-    options.set_prefix_extractor(SliceTransform::create_fixed_prefix(PARTITION_BYTES));
-    options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(BUFFER_BYTES);
-    options.set_max_write_buffer_number(3);
-    options.set_compression_type(DBCompressionType::Lz4);
-    Ok(options)
 }

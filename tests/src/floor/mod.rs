@@ -17,7 +17,7 @@ mod quic;
 mod sizes;
 mod stream;
 
-pub use client::{Figures, Load, Work};
+pub use client::{Figures, Load, Processor, Work};
 pub use quic::Credentials;
 pub use sizes::Sizes;
 

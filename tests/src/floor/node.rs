@@ -5,6 +5,7 @@ use super::quic::{Credentials, Fault, dial, endpoint};
 use super::stream::{Frame, Kind, Out, read};
 use super::{NODES, Sizes};
 use quinn::Connection;
+use quorate_ring::id::NodeId;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ struct Node {
 /// Runs until the process is ended. `addresses` are those of all nodes.
 pub fn run(me: usize, addresses: &[SocketAddr], folder: &Path, value_bytes: usize) -> Result<(), Fault> {
     let sizes = Sizes::of(value_bytes);
-    let disk = Disk::open(&folder.join(format!("n{}", me + 1)), sizes)?;
+    let disk = Disk::open(folder, NodeId(me as u16 + 1), sizes)?;
     let credentials = Credentials::read(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(me, addresses, &credentials, sizes, disk))
