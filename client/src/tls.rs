@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A node that is silent for this long counts as gone, and what it was asked as unanswered.
-pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(2_500);
-const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// A node that is silent for this long counts as gone, and what it was asked as unanswered: who works in a closed loop
+/// stands still until then, as sooner or later all that is under way waits for that node.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1_500);
+const KEEP_ALIVE: Duration = Duration::from_millis(400);
 const WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
 pub(crate) fn client_config(profile: &Profile) -> Result<ClientConfig, ConnectError> {

@@ -177,4 +177,8 @@ fn a_benchmark_of_two_processes_adds_up_and_reads_back(lab: &Lab) {
     let too_many = bench(&["--in-flight", "1"]);
     assert_eq!(too_many.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&too_many.stderr).contains("--in-flight 1 is too little for 2 processes"));
+    // What no cluster has is refused before one is looked for.
+    let scans = lab.command(&["bench", "e"]).env("QUORATE_PROFILE", "no-such-file.toml").output().unwrap();
+    assert_eq!(scans.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&scans.stderr).contains("workload e scans ranges of keys"), "{scans:?}");
 }

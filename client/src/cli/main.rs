@@ -67,6 +67,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Status { watch } = cli.command {
         return if watch { status::watch(&cli.common).await } else { status::run(&cli.common).await };
     }
+    if let Command::Bench(bench) = &cli.command {
+        bench::refuse(bench)?;
+    }
     let session = Session::open(cli.common).await?;
     let result = dispatch(&session, cli.command).await;
     session.client.close().await;

@@ -24,7 +24,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use values::Ledger;
 use work::Bed;
 
-pub async fn run(session: &Session, bench: Bench) -> Result<(), Failure> {
+/// Refuses what is wrong whatever the cluster is.
+pub fn refuse(bench: &Bench) -> Result<(), Failure> {
     if bench.workload == Workload::E {
         return Err(Failure::usage("workload e scans ranges of keys, and keys are listed by partition, in no order")
             .advise("the others are a, b, c, d and f"));
@@ -33,6 +34,10 @@ pub async fn run(session: &Session, bench: Bench) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{option} {count} is too little for {} processes", bench.processes))
             .advise("each process has a share of the records, of the operations under way and of the rate"));
     }
+    Ok(())
+}
+
+pub async fn run(session: &Session, bench: Bench) -> Result<(), Failure> {
     session.bucket_of(&session.layout())?;
     match bench.part {
         None if bench.processes > 1 => fleet::run(&bench, shows(session, &bench))?.show(session, &bench),
