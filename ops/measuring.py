@@ -1,4 +1,4 @@
-"""What ops/compare, ops/series, ops/turn and ops/instructions share: where programs are, clusters of them, and tables."""
+"""What ops/compare, ops/series, ops/turn, ops/profile and ops/instructions share: programs, clusters of them, and tables."""
 
 import argparse
 import contextlib

@@ -255,7 +255,7 @@ impl Client {
         answers
     }
 
-    /// Takes leave of the nodes. Without it they notice by the silence, a few seconds later.
+    /// Takes leave of the nodes. Without it they notice by the silence, a second or two later.
     pub async fn close(self) {
         self.inner.links.close().await;
     }
