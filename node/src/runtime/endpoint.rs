@@ -60,6 +60,7 @@ impl Plane {
         }
     }
 
+    /// How long the other side may be silent, at the most: QUIC takes the lesser time of both, and `quorate-client` says less.
     fn idle_timeout(self) -> Duration {
         match self {
             Plane::Client => Duration::from_secs(30),
