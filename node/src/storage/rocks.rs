@@ -31,6 +31,12 @@ const INFO_LOG_BYTES: usize = 1024 * 1024;
 const INFO_LOGS: usize = 2;
 /// One look-up in a hundred for an absent key reads a block (RocksDB wiki, "Bloom Filter").
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+/// Of filters and indexes, each part. Larger ones are fewer to be looked for, and more is read for one that is not in memory.
+const INDEX_PART_BYTES: usize = 16 * 1024;
+/// Where blocks are cut. The cache has a table of fixed length, with a place for each of so long blocks.
+const BLOCK_BYTES: usize = 4 * 1024;
+/// Of a buffer for objects, the part that is a filter over their keys: some 25 bits for each of short objects.
+const BUFFER_FILTER_SHARE: f64 = 0.01;
 const BACKGROUND_JOBS: i32 = 2;
 /// How fast table files may be written: RocksDB finds the pace that is needed between a twentieth of this and this
 /// ("Auto-tuned Rate Limiter", RocksDB blog, 2017). Unlimited, writing a buffer out takes a core for a tenth of a second,
@@ -130,7 +136,7 @@ impl RocksStorage {
             let cause = "its file CURRENT is gone, and there are tables".to_string();
             return Err(OpenError::Damaged { folder: folder.display().to_string(), cause });
         }
-        let cache = Cache::new_lru_cache(caches.block_bytes);
+        let cache = block_cache(caches.block_bytes);
         let options = |table| table_options(table, node, &cache);
         let families = Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), options(table)));
         let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
@@ -358,6 +364,12 @@ fn buffer_bytes(node: NodeId) -> usize {
     (TABLE_BUFFER_BYTES as f64 * (1.0 + TABLE_BUFFER_SPREAD * (place - 0.5))) as usize
 }
 
+/// Not the usual cache: what a get took longest for, of many keys, was that one's table and its list of what was used last
+/// ("HyperClockCache", RocksDB wiki, "Block Cache").
+pub fn block_cache(bytes: usize) -> Cache {
+    Cache::new_hyper_clock_cache(bytes, BLOCK_BYTES)
+}
+
 /// As [`database_options`], of one column family.
 pub fn table_options(table: Table, node: NodeId, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
@@ -369,12 +381,17 @@ pub fn table_options(table: Table, node: NodeId, cache: &Cache) -> Options {
     blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     blocks.set_partition_filters(true);
     blocks.set_pin_top_level_index_and_filter(true);
+    blocks.set_block_size(BLOCK_BYTES);
+    blocks.set_metadata_block_size(INDEX_PART_BYTES);
     blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     // The log is read in runs, never by key, so its filters know prefixes only.
     blocks.set_whole_key_filtering(table != Table::Log);
     let mut options = insert_hints(table);
     if table == Table::Objects {
         options.set_merge_operator(splice::OPERATOR, splice::whole, splice::none_of_several);
+        // Most keys that are asked for are in no buffer, and that takes long to find out without a filter.
+        options.set_memtable_prefix_bloom_ratio(BUFFER_FILTER_SHARE);
+        options.set_memtable_whole_key_filtering(true);
     }
     if let Some(length) = prefix_bytes(table) {
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));

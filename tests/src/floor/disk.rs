@@ -3,9 +3,9 @@
 use super::Sizes;
 use quorate_node::config::BLOCK_CACHE_BYTES;
 use quorate_node::storage::Table;
-use quorate_node::storage::rocks::{Mode, database_options, table_options};
+use quorate_node::storage::rocks::{Mode, block_cache, database_options, table_options};
 use quorate_ring::id::NodeId;
-use rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, WriteBatch, WriteOptions};
 use std::path::Path;
 
 /// Of a row's key: those of a partition lie together, as in the store.
@@ -26,7 +26,7 @@ const LOG: &str = "log";
 impl Disk {
     /// With the settings of `quorate-node`, whatever they are.
     pub fn open(folder: &Path, node: NodeId, sizes: Sizes) -> Result<Self, rocksdb::Error> {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES as usize);
+        let cache = block_cache(BLOCK_CACHE_BYTES as usize);
         let family = |(name, table)| ColumnFamilyDescriptor::new(name, table_options(table, node, &cache));
         let families = [(OBJECTS, Table::Objects), (LOG, Table::Log)].map(family);
         let folder = folder.join(format!("n{}", node.0));
