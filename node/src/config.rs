@@ -2,7 +2,7 @@
 //!
 //! Unknown keys are refused with their line. Everything is checked once, here, and is a [`Config`] afterwards.
 
-use crate::storage::rocks::Caches;
+use crate::memory::Memory;
 use quorate_ring::id::{BucketId, NodeId};
 use quorate_ring::placement::Layout;
 use quorate_ring::topology::{Node, Topology};
@@ -17,8 +17,6 @@ use std::time::Duration;
 pub const DEFAULT_FILE: &str = include_str!("config_default.toml");
 
 const MIB: u64 = 1024 * 1024;
-/// What `block_cache_bytes` is where nothing is said.
-pub const BLOCK_CACHE_BYTES: u64 = 64 * MIB;
 
 /// Each value that may be given, in the file under the name of the field, on the command line as a flag.
 #[derive(Clone, Debug, Default, Deserialize, clap::Args)]
@@ -51,16 +49,13 @@ pub struct Settings {
     /// Threads that serve keys, each its own part of the partitions; the same on every node.
     #[arg(long, env = "QUORATE_SHARDS", value_name = "COUNT")]
     pub shards: Option<u8>,
-    /// Memory for blocks read from disk.
-    #[arg(long, env = "QUORATE_BLOCK_CACHE_BYTES", value_name = "BYTES")]
-    pub block_cache_bytes: Option<u64>,
-    /// Memory for objects that were read or written not long ago; 0 for none.
-    #[arg(long, env = "QUORATE_OBJECT_CACHE_BYTES", value_name = "BYTES")]
-    pub object_cache_bytes: Option<u64>,
+    /// Memory that this node may take in all; most of it is for what was read or written not long ago.
+    #[arg(long, env = "QUORATE_MEMORY_BYTES", value_name = "BYTES")]
+    pub memory_bytes: Option<u64>,
     /// Refuse client writes when the disk has less free space than this.
     #[arg(long, env = "QUORATE_DISK_RESERVE_BYTES", value_name = "BYTES")]
     pub disk_reserve_bytes: Option<u64>,
-    /// Requests of clients that may wait for a shard, in bytes; beyond it they are refused as overloaded.
+    /// Of that, for requests of clients that wait for a shard; beyond it they are refused as overloaded.
     #[arg(long, env = "QUORATE_INBOX_BYTES", value_name = "BYTES")]
     pub inbox_bytes: Option<u64>,
     /// Measure, and show what was measured at /metrics.
@@ -109,9 +104,8 @@ pub struct Config {
     pub admin_address: SocketAddr,
     /// 1 to 64.
     pub shards: u8,
-    pub caches: Caches,
+    pub memory: Memory,
     pub disk_reserve_bytes: u64,
-    pub inbox_bytes: usize,
     pub metrics: bool,
     pub canary_bucket: Option<BucketId>,
     pub client_connections_max: usize,
@@ -210,8 +204,7 @@ impl Settings {
             client_ca: self.client_ca.or(base.client_ca),
             admin_address: self.admin_address.or(base.admin_address),
             shards: self.shards.or(base.shards),
-            block_cache_bytes: self.block_cache_bytes.or(base.block_cache_bytes),
-            object_cache_bytes: self.object_cache_bytes.or(base.object_cache_bytes),
+            memory_bytes: self.memory_bytes.or(base.memory_bytes),
             disk_reserve_bytes: self.disk_reserve_bytes.or(base.disk_reserve_bytes),
             inbox_bytes: self.inbox_bytes.or(base.inbox_bytes),
             metrics: self.metrics.or(base.metrics),
@@ -239,7 +232,6 @@ impl Settings {
             let expected = "a loopback address, as this face asks nobody who they are (a proxy may)".to_string();
             return Err(ConfigError::Value { key: "admin_address", expected, got: admin_address.to_string() });
         }
-        let inbox_bytes = range("inbox_bytes", self.inbox_bytes, 64 * MIB, (MIB, 16 * 1024 * MIB))?;
         Ok(Config {
             node,
             layout: Arc::new(layout),
@@ -250,13 +242,8 @@ impl Settings {
             client_ca: need("client_ca", self.client_ca)?,
             admin_address,
             shards: range("shards", self.shards.map(u64::from), 1, (1, 64))? as u8,
-            caches: Caches {
-                block_bytes: range("block_cache_bytes", self.block_cache_bytes, BLOCK_CACHE_BYTES, (MIB, u64::MAX))?
-                    as usize,
-                object_bytes: self.object_cache_bytes.unwrap_or(32 * MIB) as usize,
-            },
+            memory: memory(self.memory_bytes, self.inbox_bytes)?,
             disk_reserve_bytes: self.disk_reserve_bytes.unwrap_or(512 * MIB),
-            inbox_bytes: inbox_bytes as usize,
             metrics: self.metrics.unwrap_or(true),
             canary_bucket,
             client_connections_max: range(
@@ -300,6 +287,20 @@ fn canary(topology: &Topology, name: String) -> Result<BucketId, ConfigError> {
     let expected = format!("a bucket of the topology ({})", have.join(", "));
     let found = topology.bucket_named(&name).map(|bucket| bucket.id);
     found.ok_or(ConfigError::Value { key: "canary_bucket", expected, got: name })
+}
+
+fn memory(bytes: Option<u64>, inbox_bytes: Option<u64>) -> Result<Memory, ConfigError> {
+    let in_range = |bytes| range("inbox_bytes", Some(bytes), bytes, (MIB, 16 * 1024 * MIB));
+    let inbox_bytes = inbox_bytes.map(in_range).transpose()?;
+    let bytes = bytes.unwrap_or(Memory::BYTES_USUAL);
+    Memory::shared_out(bytes, inbox_bytes).map_err(|least| {
+        let beside = inbox_bytes.map_or(String::new(), |inbox_bytes| format!(", as inbox_bytes is {inbox_bytes}"));
+        ConfigError::Value {
+            key: "memory_bytes",
+            expected: format!("at least {least}{beside}"),
+            got: bytes.to_string(),
+        }
+    })
 }
 
 fn need<T>(key: &'static str, value: Option<T>) -> Result<T, ConfigError> {

@@ -65,8 +65,18 @@ fn each_fault_says_where_and_what() {
         ("data = \"data\"", "", "data is not set; set it in the configuration file, or by --data or QUORATE_DATA"),
         ("topology.toml", "nowhere.toml", "nowhere.toml: cannot be read"),
         ("inbox_bytes = 67_108_864", "inbox_bytes = 5", "inbox_bytes: expected 1048576 to"),
+        (
+            "inbox_bytes = 67_108_864",
+            "inbox_bytes = 268_435_456",
+            "memory_bytes: expected at least 603979776, as inbox",
+        ),
+        (
+            "memory_bytes = 268_435_456",
+            "memory_bytes = 0",
+            "memory_bytes: expected at least 201326592, as inbox_bytes is",
+        ),
         ("canary_bucket = \"\"", "canary_bucket = \"x\"", "expected a bucket of the topology (default), got x"),
-        ("log_format = \"text\"", "log_format = \"xml\"", "line 64: unknown variant `xml`"),
+        ("log_format = \"text\"", "log_format = \"xml\"", "line 63: unknown variant `xml`"),
     ];
     for (from, to, said) in cases {
         let got = fault(from, to);

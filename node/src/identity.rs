@@ -6,7 +6,8 @@
 //! fsynced file, and names the folder by its inode and the time of its birth, which a copy does not share. The number
 //! of its device is compared within one boot of the machine only: another boot may number devices in another order.
 
-use crate::storage::rocks::{Caches, Mode, OpenError, RocksStorage};
+use crate::memory::Memory;
+use crate::storage::rocks::{Mode, OpenError, RocksStorage};
 use crate::storage::{Batch, MetaKey, Read, Row, Storage, StorageError, Table};
 use bytes::Bytes;
 use quorate_ring::id::{ActorId, ClusterId, NodeId};
@@ -52,7 +53,7 @@ pub struct Claim<'a> {
     pub random: u64,
     /// The id of this boot of the machine.
     pub boot: &'a str,
-    pub caches: Caches,
+    pub memory: Memory,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +130,7 @@ pub fn init(folder: &Path, claim: Claim<'_>) -> Result<Identity, IdentityError> 
             return Err(IdentityError::NotEmpty { folder: folder.display().to_string() });
         }
     }
-    let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.node, claim.caches)?;
+    let mut storage = RocksStorage::open(&folder.join(DATABASE), Mode::Create, claim.node, claim.memory)?;
     take_actor(folder, &mut storage, claim, false)
 }
 
@@ -144,7 +145,7 @@ pub fn open(folder: &Path, claim: Claim<'_>) -> Result<Opened, IdentityError> {
         check_claim(folder, record, claim)?;
     }
     let mode = if has_database { Mode::Existing } else { Mode::Create };
-    let mut storage = RocksStorage::open(&database, mode, claim.node, claim.caches)?;
+    let mut storage = RocksStorage::open(&database, mode, claim.node, claim.memory)?;
     let row = storage.get(Table::Meta, &MetaKey::Identity.encode())?;
     let stored = row.map(|bytes| parse(&database, &String::from_utf8_lossy(&bytes))).transpose()?;
     if let Some(record) = &stored {

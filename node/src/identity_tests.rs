@@ -4,13 +4,7 @@ use crate::storage::Staged;
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 fn claim(random: u64) -> Claim<'static> {
-    Claim {
-        node: NodeId(1),
-        cluster: CLUSTER,
-        random,
-        boot: "boot 1",
-        caches: Caches { block_bytes: 1 << 20, object_bytes: 1 << 20 },
-    }
+    Claim { node: NodeId(1), cluster: CLUSTER, random, boot: "boot 1", memory: Memory::default() }
 }
 
 fn made() -> (tempfile::TempDir, PathBuf, Identity) {

@@ -17,6 +17,7 @@ pub mod coordinator;
 pub mod identity;
 pub mod kernel;
 pub mod liveness;
+pub mod memory;
 pub mod metrics;
 pub mod planted;
 pub mod replica;

@@ -392,11 +392,12 @@ impl Metrics {
         self.set(RESIDENT, resident_bytes as f64);
     }
 
-    /// What does not change while the node runs: when its certificate ends to be valid, in seconds since 1970, and how
-    /// many bytes of hints it keeps for one peer.
-    pub fn limits(&self, certificate_expires_s: i64, hint_bytes_max: u64) {
+    /// What does not change while the node runs: when its certificate ends to be valid, in seconds since 1970, how
+    /// many bytes of hints it keeps for one peer, and how many of memory it may take.
+    pub fn limits(&self, certificate_expires_s: i64, hint_bytes_max: u64, memory_bytes: usize) {
         self.set(CERTIFICATE_EXPIRY, certificate_expires_s as f64);
         self.set(HINTS_BYTES_MAX, hint_bytes_max as f64);
+        self.set(RESIDENT_MAX, memory_bytes as f64);
     }
 
     pub fn storage(&self, health: &Health) {

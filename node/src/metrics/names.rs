@@ -108,4 +108,5 @@ metrics! {
     Gauge OBJECT_CACHE_BYTES = "quorate_object_cache_bytes" [], "Objects that were read or written not long ago, held in memory.";
     Gauge OBJECT_CACHE_BYTES_MAX = "quorate_object_cache_bytes_max" [], "How much of them may be held.";
     Gauge RESIDENT = "quorate_resident_bytes" [], "Memory that the process has resident.";
+    Gauge RESIDENT_MAX = "quorate_resident_bytes_max" [], "How much of that it is configured to take.";
 }

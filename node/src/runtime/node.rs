@@ -100,7 +100,7 @@ pub fn with_claim<T>(
         cluster: topology.cluster,
         random: machine::random()?,
         boot: &boot,
-        caches: config.caches,
+        memory: config.memory,
     };
     Ok(with(claim)?)
 }
@@ -181,7 +181,7 @@ impl Shards {
         };
         let metrics = Arc::new(metrics);
         let facts = Arc::new(Facts::new(config.node.name.clone(), clock));
-        let limit = config.inbox_bytes / usize::from(config.shards);
+        let limit = config.memory.inbox_bytes / usize::from(config.shards);
         Ok(Self {
             clock,
             board: Arc::new(Switchboard::new(facts.clone(), metrics.clone())),
@@ -264,7 +264,7 @@ impl Node {
         let (peer, dialler) = peer_plane(config.node.peer_address, tls)?;
         let running = shards.start(config, &opened, &news)?;
         let tunables = ShardConfig::new(config.node.id, opened.identity.actor, 0);
-        shards.metrics.limits(tls.expires_s, tunables.hint_bytes_max);
+        shards.metrics.limits(tls.expires_s, tunables.hint_bytes_max, config.memory.bytes);
         let router = Router::new(config.layout.clone(), shards.inboxes.clone(), shards.board.clone());
         let (metrics, board) = (shards.metrics.clone(), shards.board.clone());
         let exchange = Arc::new(Exchange::new(config.node.id, shards.clock, router, board, metrics));

@@ -7,6 +7,7 @@
 use super::keys::{ACTOR_BYTES_END, PARTITION_BYTES, TARGET_BYTES, share_prefix};
 use super::recent::Recent;
 use super::{Batch, Read, Rows, Storage, StorageError, Table, splice};
+use crate::memory::Memory;
 use bytes::Bytes;
 use quorate_ring::id::NodeId;
 use rocksdb::{
@@ -18,11 +19,9 @@ use std::sync::{Arc, OnceLock};
 
 type Database = DBWithThreadMode<MultiThreaded>;
 
-/// Memory for rows that are not yet in a file, over all column families.
-const WRITE_BUFFER_BYTES: usize = 64 * 1024 * 1024;
-/// Of one column family, about; three of them may wait to be written out.
-const TABLE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
-/// How far the buffers of different nodes are apart, of that.
+/// Of the memory for rows that are not yet in a file, what one buffer has, about; three of each table may wait to be written out.
+const TABLE_BUFFERS: usize = 4;
+/// How far the buffers of different nodes are apart, of the length of one.
 const TABLE_BUFFER_SPREAD: f64 = 0.6;
 /// Log files are kept until what is in them is in table files; over this the oldest are written out.
 const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -98,21 +97,12 @@ pub struct Health {
     pub object_cache_bytes_max: u64,
 }
 
-/// Memory for what was read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Caches {
-    /// For blocks of files, filters and indexes among them.
-    pub block_bytes: usize,
-    /// For objects; 0 for none.
-    pub object_bytes: usize,
-}
-
 /// A node's database; clones share it, so that each shard commits its own batches.
 #[derive(Clone)]
 pub struct RocksStorage {
     db: Arc<Database>,
     recent: Arc<Recent>,
-    caches: Caches,
+    memory: Memory,
     /// The first write that failed, of any shard. Nothing is written after it: what a failed fsync left on the disk is
     /// unknown, and a later one that succeeds would hide it (Rebello et al. 2020, "Can Applications Recover from fsync
     /// Failures?").
@@ -126,7 +116,7 @@ impl std::fmt::Debug for RocksStorage {
 }
 
 impl RocksStorage {
-    pub fn open(folder: &Path, mode: Mode, node: NodeId, caches: Caches) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, mode: Mode, node: NodeId, memory: Memory) -> Result<Self, OpenError> {
         let exists = folder.join("CURRENT").exists();
         if mode == Mode::Existing && !exists {
             return Err(OpenError::Missing { folder: folder.display().to_string() });
@@ -136,13 +126,13 @@ impl RocksStorage {
             let cause = "its file CURRENT is gone, and there are tables".to_string();
             return Err(OpenError::Damaged { folder: folder.display().to_string(), cause });
         }
-        let cache = block_cache(caches.block_bytes);
-        let options = |table| table_options(table, node, &cache);
+        let cache = block_cache(memory.block_bytes);
+        let options = |table| table_options(table, node, &memory, &cache);
         let families = Table::ALL.into_iter().map(|table| ColumnFamilyDescriptor::new(name(table), options(table)));
-        let db = Database::open_cf_descriptors(&database_options(mode), folder, families)
+        let db = Database::open_cf_descriptors(&database_options(mode, &memory), folder, families)
             .map_err(|error| open_error(folder, &error))?;
-        let recent = Arc::new(Recent::new(caches.object_bytes));
-        Ok(Self { db: Arc::new(db), recent, caches, failed: Arc::default() })
+        let recent = Arc::new(Recent::new(memory.object_bytes));
+        Ok(Self { db: Arc::new(db), recent, memory, failed: Arc::default() })
     }
 
     fn family(&self, table: Table) -> Arc<BoundColumnFamily<'_>> {
@@ -183,7 +173,7 @@ impl RocksStorage {
             cache_bytes: self.property(Table::Objects, "rocksdb.block-cache-usage"),
             cache_bytes_max: self.property(Table::Objects, "rocksdb.block-cache-capacity"),
             object_cache_bytes: self.recent.bytes(),
-            object_cache_bytes_max: self.caches.object_bytes as u64,
+            object_cache_bytes_max: self.memory.object_bytes as u64,
         }
     }
 
@@ -337,7 +327,7 @@ fn has_tables(folder: &Path) -> bool {
 }
 
 /// How a node's database is set up: the floor of the benchmarks has the same.
-pub fn database_options(mode: Mode) -> Options {
+pub fn database_options(mode: Mode, memory: &Memory) -> Options {
     let mut options = Options::default();
     options.create_if_missing(mode == Mode::Create);
     options.set_error_if_exists(mode == Mode::Create);
@@ -345,7 +335,7 @@ pub fn database_options(mode: Mode) -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_paranoid_checks(true);
-    options.set_db_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_db_write_buffer_size(memory.buffer_bytes);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(BACKGROUND_JOBS);
     options.set_max_open_files(OPEN_FILES);
@@ -359,9 +349,9 @@ pub fn database_options(mode: Mode) -> Options {
 
 /// The owners of a key fill their buffers at one pace. Were these of one length, they would all write them out at the same
 /// moment, and every quorum would wait for nodes that are busy with it. The golden ratio keeps any few numbers apart.
-fn buffer_bytes(node: NodeId) -> usize {
+fn buffer_bytes(node: NodeId, memory: &Memory) -> usize {
     let place = (f64::from(node.0) * 0.618_033_988_749_895).fract();
-    (TABLE_BUFFER_BYTES as f64 * (1.0 + TABLE_BUFFER_SPREAD * (place - 0.5))) as usize
+    ((memory.buffer_bytes / TABLE_BUFFERS) as f64 * (1.0 + TABLE_BUFFER_SPREAD * (place - 0.5))) as usize
 }
 
 /// Not the usual cache: what a get took longest for, of many keys, was that one's table and its list of what was used last
@@ -371,7 +361,7 @@ pub fn block_cache(bytes: usize) -> Cache {
 }
 
 /// As [`database_options`], of one column family.
-pub fn table_options(table: Table, node: NodeId, cache: &Cache) -> Options {
+pub fn table_options(table: Table, node: NodeId, memory: &Memory, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -397,7 +387,7 @@ pub fn table_options(table: Table, node: NodeId, cache: &Cache) -> Options {
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));
     }
     options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(buffer_bytes(node));
+    options.set_write_buffer_size(buffer_bytes(node, memory));
     options.set_max_write_buffer_number(3);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);

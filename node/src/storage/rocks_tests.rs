@@ -4,10 +4,14 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const NODE: NodeId = NodeId(1);
-const CACHES: Caches = Caches { block_bytes: 1024 * 1024, object_bytes: 1024 * 1024 };
+
+/// With caches that are soon full.
+fn memory() -> Memory {
+    Memory { block_bytes: 1024 * 1024, object_bytes: 1024 * 1024, ..Memory::default() }
+}
 
 fn open(folder: &Path, mode: Mode) -> RocksStorage {
-    RocksStorage::open(folder, mode, NODE, CACHES).unwrap()
+    RocksStorage::open(folder, mode, NODE, memory()).unwrap()
 }
 
 fn row(table: Table, key: &[u8], value: Option<&[u8]>) -> Row {
@@ -32,33 +36,34 @@ fn what_was_committed_with_sync_is_there_after_reopening() {
 
 #[test]
 fn neighbours_do_not_write_their_buffers_out_at_one_moment() {
-    let mut lengths: Vec<usize> = (1..=5).map(|node| buffer_bytes(NodeId(node))).collect();
+    let mut lengths: Vec<usize> = (1..=5).map(|node| buffer_bytes(NodeId(node), &memory())).collect();
     lengths.sort_unstable();
+    let usual = memory().buffer_bytes / TABLE_BUFFERS;
     let apart = lengths.windows(2).map(|two| two[1] - two[0]).min().unwrap();
-    assert!(apart > TABLE_BUFFER_BYTES / 20, "{lengths:?}");
-    assert!(lengths.iter().all(|length| length.abs_diff(TABLE_BUFFER_BYTES) <= TABLE_BUFFER_BYTES * 3 / 10));
+    assert!(apart > usual / 20, "{lengths:?}");
+    assert!(lengths.iter().all(|length| length.abs_diff(usual) <= usual * 3 / 10));
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path(), Mode::Create));
     let options = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let options = options.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS"));
     let text: String = options.map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    let said = format!("  write_buffer_size={}\n", buffer_bytes(NODE));
+    let said = format!("  write_buffer_size={}\n", buffer_bytes(NODE, &memory()));
     assert!(text.matches(&said).count() >= Table::ALL.len(), "RocksDB has it for each table");
 }
 
 #[test]
 fn opening_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = RocksStorage::open(folder.path(), Mode::Existing, NODE, CACHES).unwrap_err();
+    let missing = RocksStorage::open(folder.path(), Mode::Existing, NODE, memory()).unwrap_err();
     assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
     let first = open(folder.path(), Mode::Create);
-    let twice = RocksStorage::open(folder.path(), Mode::Existing, NODE, CACHES).unwrap_err();
+    let twice = RocksStorage::open(folder.path(), Mode::Existing, NODE, memory()).unwrap_err();
     assert!(matches!(twice, OpenError::InUse { .. }), "{twice}");
     drop(first);
-    let again = RocksStorage::open(folder.path(), Mode::Create, NODE, CACHES).unwrap_err();
+    let again = RocksStorage::open(folder.path(), Mode::Create, NODE, memory()).unwrap_err();
     assert!(matches!(again, OpenError::Failed { .. }), "{again}");
     std::fs::write(folder.path().join("CURRENT"), b"MANIFEST-999999\n").unwrap();
-    assert!(RocksStorage::open(folder.path(), Mode::Existing, NODE, CACHES).is_err());
+    assert!(RocksStorage::open(folder.path(), Mode::Existing, NODE, memory()).is_err());
 }
 
 #[test]
@@ -69,7 +74,7 @@ fn tables_without_a_database_are_kept() {
     storage.flush().unwrap();
     drop(storage);
     std::fs::remove_file(folder.path().join("CURRENT")).unwrap();
-    let error = RocksStorage::open(folder.path(), Mode::Create, NODE, CACHES).unwrap_err();
+    let error = RocksStorage::open(folder.path(), Mode::Create, NODE, memory()).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }) && has_tables(folder.path()), "{error}");
 }
 
@@ -108,7 +113,7 @@ fn a_log_that_is_damaged_in_the_middle_is_refused_and_one_cut_off_at_its_end_is_
             bytes[middle] ^= 0xff;
         }
         std::fs::write(&path, bytes).unwrap();
-        match RocksStorage::open(folder.path(), Mode::Existing, NODE, CACHES) {
+        match RocksStorage::open(folder.path(), Mode::Existing, NODE, memory()) {
             Ok(storage) => {
                 assert!(opens, "a log damaged in the middle was accepted");
                 assert!(storage.get(Table::Objects, &[198]).unwrap().is_some());

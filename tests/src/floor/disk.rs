@@ -1,7 +1,7 @@
 //! Rows in RocksDB, as the store keeps them: two column families, one log, one fsync for each batch.
 
 use super::Sizes;
-use quorate_node::config::BLOCK_CACHE_BYTES;
+use quorate_node::memory::Memory;
 use quorate_node::storage::Table;
 use quorate_node::storage::rocks::{Mode, block_cache, database_options, table_options};
 use quorate_ring::id::NodeId;
@@ -26,11 +26,12 @@ const LOG: &str = "log";
 impl Disk {
     /// With the settings of `quorate-node`, whatever they are.
     pub fn open(folder: &Path, node: NodeId, sizes: Sizes) -> Result<Self, rocksdb::Error> {
-        let cache = block_cache(BLOCK_CACHE_BYTES as usize);
-        let family = |(name, table)| ColumnFamilyDescriptor::new(name, table_options(table, node, &cache));
+        let memory = Memory::default();
+        let cache = block_cache(memory.block_bytes);
+        let family = |(name, table)| ColumnFamilyDescriptor::new(name, table_options(table, node, &memory, &cache));
         let families = [(OBJECTS, Table::Objects), (LOG, Table::Log)].map(family);
         let folder = folder.join(format!("n{}", node.0));
-        let db = DB::open_cf_descriptors(&database_options(Mode::Create), folder, families)?;
+        let db = DB::open_cf_descriptors(&database_options(Mode::Create, &memory), folder, families)?;
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
         Ok(Self { db, sizes, seq: 0, sync })

@@ -49,8 +49,9 @@ fn queues() -> Row {
             "sum by (node) (rate(quorate_batch_events_sum{$s}[$r])) / sum by (node) (rate(quorate_batch_events_count{$s}[$r]))",
             "{{node}}",
         ),
-        Panel::lines("Memory by node", Unit::Bytes, "Resident memory of each process.")
-            .query("quorate_resident_bytes{$s}", "{{node}}"),
+        Panel::lines("Memory by node", Unit::Bytes, "Resident memory of each process, and how much it is configured to take.")
+            .query("quorate_resident_bytes{$s}", "{{node}}")
+            .query("min(quorate_resident_bytes_max{$s})", "configured, the least"),
     ];
     Row { title: "Queues and memory", panels }
 }
