@@ -1,8 +1,9 @@
 //! Objects that were read or written not long ago, in memory: looking one up here costs a fraction of what it does in
 //! RocksDB's buffers, which hold every version of a row, or in blocks of files.
 //!
-//! What is here is what the database holds. A batch goes in after it was written; a row that was read goes in only if no
-//! row of its part was written since before it was read. So an older row never takes the place of a newer one.
+//! What is here is what the database holds. A batch goes in after it was written; a row that was read goes in if it was read
+//! before, not long ago, and if no row of its part was written since before it was read. So an older row never takes the place of
+//! a newer one, and of many keys that are read once each none takes the place of one that is read often.
 //!
 //! What was fsynced from here is also known to be what a change (`splice`) would be applied to, as a key has one writer: the
 //! shard of its partition, which commits one batch after the other. What was written without fsync is not: a power cut
@@ -27,6 +28,9 @@ const ROW_BYTES_MAX: usize = 64 * 1024;
 const CHANGES_MAX: u8 = 15;
 /// For how many rows that went out are remembered, so that they stay when they come again.
 const ROW_BYTES_USUAL: usize = 512;
+
+/// For each row that there is room for, so many keys that were asked for are remembered.
+const ASKED_PER_ROW: usize = 4;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -61,36 +65,48 @@ struct Part {
     rows: Cache<Box<[u8]>, Entry, Bytewise>,
     /// Rows of this part that were written.
     written: u64,
+    /// Of keys that were read and are not here, a part of the hash of each; one place for several.
+    asked: Box<[u16]>,
+}
+
+impl Part {
+    /// Whether a key that is not here was read before, not long ago. What is read only once would make others go.
+    fn asked_before(&mut self, hash: u64) -> bool {
+        let at = (hash >> 16) as usize % self.asked.len();
+        let before = std::mem::replace(&mut self.asked[at], hash as u16);
+        before == hash as u16
+    }
 }
 
 pub(super) struct Recent {
     parts: [Mutex<Part>; PARTS],
     hasher: DefaultHashBuilder,
-    bytes_max: usize,
 }
 
 impl Recent {
-    /// Holds up to about `bytes_max`; nothing at all if that is 0.
+    /// Holds up to about `bytes_max`.
     pub fn new(bytes_max: usize) -> Self {
         let part = |_| {
             let (rows, bytes) = (bytes_max / PARTS / ROW_BYTES_USUAL, bytes_max / PARTS);
-            Mutex::new(Part { rows: Cache::with_weighter(rows, bytes as u64, Bytewise), written: 0 })
+            let asked = vec![0; ASKED_PER_ROW * rows + 1].into();
+            Mutex::new(Part { rows: Cache::with_weighter(rows, bytes as u64, Bytewise), written: 0, asked })
         };
-        Self { parts: std::array::from_fn(part), hasher: DefaultHashBuilder::default(), bytes_max }
+        Self { parts: std::array::from_fn(part), hasher: DefaultHashBuilder::default() }
     }
 
     fn part(&self, key: &[u8]) -> MutexGuard<'_, Part> {
-        let number = self.hasher.hash_one(key) as usize % PARTS;
-        self.parts[number].lock().expect("nothing panics while it holds a part")
+        self.part_of(self.hasher.hash_one(key))
+    }
+
+    fn part_of(&self, hash: u64) -> MutexGuard<'_, Part> {
+        self.parts[(hash >> 60) as usize % PARTS].lock().expect("nothing panics while it holds a part")
     }
 
     /// The object of this key, from here or else from where `read` finds it.
     pub fn get<E>(&self, key: &[u8], read: impl FnOnce() -> Result<Option<Bytes>, E>) -> Result<Option<Bytes>, E> {
-        if self.bytes_max == 0 {
-            return read();
-        }
+        let hash = self.hasher.hash_one(key);
         let written = {
-            let part = self.part(key);
+            let part = self.part_of(hash);
             if let Some(entry) = part.rows.get(key) {
                 return Ok(Some(entry.row.clone()));
             }
@@ -98,8 +114,8 @@ impl Recent {
         };
         let row = read()?;
         if let Some(row) = row.as_ref().filter(|row| row.len() <= ROW_BYTES_MAX) {
-            let mut part = self.part(key);
-            if part.written == written {
+            let mut part = self.part_of(hash);
+            if part.asked_before(hash) && part.written == written {
                 part.rows.insert(key.into(), Entry { row: row.clone(), changes: CHANGES_MAX });
             }
         }
@@ -113,7 +129,7 @@ impl Recent {
         for row in rows {
             let mut plan = Plan::WHOLE;
             // What is not behind all before it may stand twice in the batch, and the first of the two is not here yet.
-            if row.table == Table::Objects && self.bytes_max > 0 && last.is_none_or(|last| last < &row.key) {
+            if row.table == Table::Objects && last.is_none_or(|last| last < &row.key) {
                 last = Some(&row.key);
                 plan = row.value.as_ref().map_or(plan, |value| self.plan_of(&row.key, value));
             }
@@ -131,7 +147,7 @@ impl Recent {
     /// Rows that have just been written to the database, as planned, and fsynced if so it is said.
     pub fn written(&self, rows: &[Row], plans: &[Plan], synced: bool) {
         let rows = rows.iter().zip(plans);
-        for (row, plan) in rows.filter(|(row, _)| row.table == Table::Objects && self.bytes_max > 0) {
+        for (row, plan) in rows.filter(|(row, _)| row.table == Table::Objects) {
             let mut part = self.part(&row.key);
             part.written += 1;
             match row.value.as_ref().filter(|value| value.len() <= ROW_BYTES_MAX) {
@@ -171,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_or_written_is_not_read_again() {
+    fn what_was_read_twice_or_written_is_not_read_again() {
         let recent = Recent::new(1 << 20);
+        let one = || Ok::<_, ()>(Some(Bytes::from_static(b"1")));
         assert_eq!(recent.get(b"a", || NOTHING), Ok(None), "and that it is not there is not kept");
-        assert_eq!(
-            recent.get(b"a", || Ok::<_, ()>(Some(Bytes::from_static(b"1")))),
-            Ok(Some(Bytes::from_static(b"1")))
-        );
-        assert_eq!(recent.get(b"a", || Err(())), Ok(Some(Bytes::from_static(b"1"))));
+        assert_eq!(recent.get(b"a", one), one());
+        assert_eq!(recent.get(b"a", || Err(())), Err(()), "one read is not enough");
+        assert_eq!(recent.get(b"a", one), one());
+        assert_eq!(recent.get(b"a", || Err(())), one());
         write(&recent, &[row(b"a", Some(Bytes::from_static(b"2"))), row(b"b", Some(Bytes::from_static(b"3")))]);
         assert_eq!(recent.get(b"a", || Err(())), Ok(Some(Bytes::from_static(b"2"))));
         assert_eq!(recent.get(b"b", || Err(())), Ok(Some(Bytes::from_static(b"3"))));
@@ -191,6 +207,9 @@ mod tests {
     fn what_was_read_before_a_write_does_not_take_its_place() {
         let recent = Recent::new(1 << 20);
         let (old, new) = (Bytes::from_static(b"old"), Bytes::from_static(b"new"));
+        for key in [b"a", b"b"] {
+            recent.get(key, || Ok::<_, ()>(Some(old.clone()))).unwrap();
+        }
         let read = || {
             write(&recent, &[row(b"a", Some(new.clone()))]);
             Ok::<_, ()>(Some(old.clone()))
@@ -206,12 +225,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_once_makes_nothing_go() {
+        let recent = Recent::new(1 << 20);
+        let read = |number: u32| {
+            let mut read = false;
+            let row = Bytes::from(vec![1; 100]);
+            recent.get(&number.to_be_bytes(), || {
+                read = true;
+                Ok::<_, ()>(Some(row.clone()))
+            })?;
+            Ok::<_, ()>(read)
+        };
+        let reads = |numbers: std::ops::Range<u32>| numbers.filter(|number| read(*number).unwrap()).count();
+        (0..1_000).for_each(|number| assert_eq!(reads(number..number + 1) + reads(number..number + 1), 2));
+        assert_eq!(reads(1_000..50_000), 49_000, "ten times as much as there is room for");
+        assert!(reads(0..1_000) < 50, "a few of the others look as if they had been read before");
+    }
+
+    #[test]
     fn a_large_row_is_not_kept_and_takes_the_place_of_none() {
         let recent = Recent::new(1 << 20);
         write(&recent, &[row(b"a", Some(Bytes::from_static(b"1")))]);
         let large = Bytes::from(vec![7; ROW_BYTES_MAX + 1]);
         write(&recent, &[row(b"a", Some(large.clone()))]);
-        assert_eq!(recent.get(b"a", || Ok::<_, ()>(Some(large.clone()))), Ok(Some(large)));
+        for _ in 0..2 {
+            assert_eq!(recent.get(b"a", || Ok::<_, ()>(Some(large.clone()))), Ok(Some(large.clone())));
+        }
         assert_eq!(recent.get(b"a", || Err(())), Err(()));
     }
 
@@ -226,9 +265,6 @@ mod tests {
         let before = recent.bytes();
         write(&recent, &[Row { table: Table::Log, ..row(b"a", Some(Bytes::from_static(b"1"))) }]);
         assert_eq!((recent.bytes(), recent.get(b"a", || NOTHING)), (before, Ok(None)));
-        let off = Recent::new(0);
-        write(&off, &[row(b"a", Some(Bytes::from_static(b"1")))]);
-        assert_eq!((off.bytes(), off.get(b"a", || NOTHING)), (0, Ok(None)));
     }
 
     #[test]
@@ -246,14 +282,14 @@ mod tests {
         assert_eq!(changes(&recent, &[row(b"a", None)]), 0);
         assert_eq!(changes(&recent, &[long("x")]), 0, "it was deleted");
         let read = Recent::new(1 << 20);
-        read.get(b"a", || Ok::<_, ()>(long("x").value)).unwrap();
+        for _ in 0..2 {
+            read.get(b"a", || Ok::<_, ()>(long("x").value)).unwrap();
+        }
         assert_eq!(changes(&read, &[long("y")]), 0, "who knows how many changes lie upon it");
         assert_eq!(changes(&read, &[Row { table: Table::Log, ..long("z") }, long("z")]), 1);
         let unsynced = Recent::new(1 << 20);
         unsynced.written(&[long("x")], &unsynced.plan(&[long("x")]), false);
         assert_eq!(changes(&unsynced, &[long("y")]), 0, "a power cut may take the row before");
         assert_eq!(changes(&unsynced, &[long("z")]), 1);
-        let off = Recent::new(0);
-        assert_eq!(changes(&off, &[long("x")]) + changes(&off, &[long("y")]), 0);
     }
 }
