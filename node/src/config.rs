@@ -49,15 +49,15 @@ pub struct Settings {
     /// Threads that serve keys, each its own part of the partitions; the same on every node.
     #[arg(long, env = "QUORATE_SHARDS", value_name = "COUNT")]
     pub shards: Option<u8>,
-    /// Memory that this node may take in all; most of it is for what was read or written not long ago.
+    /// Memory that this node is to take in all.
     #[arg(long, env = "QUORATE_MEMORY_BYTES", value_name = "BYTES")]
     pub memory_bytes: Option<u64>,
-    /// Refuse client writes when the disk has less free space than this.
-    #[arg(long, env = "QUORATE_DISK_RESERVE_BYTES", value_name = "BYTES")]
-    pub disk_reserve_bytes: Option<u64>,
     /// Of that, for requests of clients that wait for a shard; beyond it they are refused as overloaded.
     #[arg(long, env = "QUORATE_INBOX_BYTES", value_name = "BYTES")]
     pub inbox_bytes: Option<u64>,
+    /// Refuse client writes when the disk has less free space than this.
+    #[arg(long, env = "QUORATE_DISK_RESERVE_BYTES", value_name = "BYTES")]
+    pub disk_reserve_bytes: Option<u64>,
     /// Measure, and show what was measured at /metrics.
     #[arg(long, env = "QUORATE_METRICS", value_name = "YES")]
     pub metrics: Option<bool>,
@@ -293,13 +293,10 @@ fn memory(bytes: Option<u64>, inbox_bytes: Option<u64>) -> Result<Memory, Config
     let in_range = |bytes| range("inbox_bytes", Some(bytes), bytes, (MIB, 16 * 1024 * MIB));
     let inbox_bytes = inbox_bytes.map(in_range).transpose()?;
     let bytes = bytes.unwrap_or(Memory::BYTES_USUAL);
-    Memory::shared_out(bytes, inbox_bytes).map_err(|least| {
+    Memory::shared_out(bytes, inbox_bytes).map_err(|possible| {
         let beside = inbox_bytes.map_or(String::new(), |inbox_bytes| format!(", as inbox_bytes is {inbox_bytes}"));
-        ConfigError::Value {
-            key: "memory_bytes",
-            expected: format!("at least {least}{beside}"),
-            got: bytes.to_string(),
-        }
+        let expected = format!("{} to {}{beside}", possible.start(), possible.end());
+        ConfigError::Value { key: "memory_bytes", expected, got: bytes.to_string() }
     })
 }
 
@@ -317,8 +314,7 @@ fn range(key: &'static str, value: Option<u64>, default: u64, (least, most): (u6
     if (least..=most).contains(&value) {
         return Ok(value);
     }
-    let expected = if most == u64::MAX { format!("at least {least}") } else { format!("{least} to {most}") };
-    Err(ConfigError::Value { key, expected, got: value.to_string() })
+    Err(ConfigError::Value { key, expected: format!("{least} to {most}"), got: value.to_string() })
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! What a node may take of memory in all, and which part of it gets how much.
+//! What a node is to take of memory in all, and which part of it gets how much.
+
+use std::ops::RangeInclusive;
 
 const MIB: u64 = 1024 * 1024;
 /// What a node takes that holds nothing and serves nobody, about: code, threads, connections to its peers, clocks.
@@ -6,7 +8,8 @@ const OWN_BYTES: u64 = 32 * MIB;
 /// More for what waits or is on its way to files does not make anything quicker.
 const WAITING_BYTES_MAX: u64 = 64 * MIB;
 
-/// The parts of a node's memory, in bytes. They and [`OWN_BYTES`] are the whole.
+/// The parts of a node's memory, in bytes. They and [`OWN_BYTES`] are the whole. Beside them is what is under way: messages of
+/// peers that wait, and copies of long values. For these each queue has its own bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memory {
     /// In all.
@@ -24,16 +27,19 @@ pub struct Memory {
 impl Memory {
     /// What a node has where nothing is said.
     pub const BYTES_USUAL: u64 = 256 * MIB;
+    /// The cache of blocks takes a table at once that is as long as some hundredths of it.
+    pub const BYTES_MAX: u64 = 1024 * 1024 * MIB;
 
     /// Shares `bytes` out: so many to requests that wait, or else a quarter and at most 64 MiB; a quarter and at most 64
     /// MiB to rows on their way to files; and what is left to the caches, two parts to blocks and one to objects.
     ///
     /// # Errors
-    /// How many bytes it has to be at least: then the caches have a quarter and more.
-    pub fn shared_out(bytes: u64, inbox_bytes: Option<u64>) -> Result<Self, u64> {
-        let least = inbox_bytes.map_or(4 * OWN_BYTES, |inbox_bytes| 2 * (OWN_BYTES + inbox_bytes));
-        if bytes < least {
-            return Err(least);
+    /// How many bytes it has to be: with the least of them the caches have a quarter.
+    pub fn shared_out(bytes: u64, inbox_bytes: Option<u64>) -> Result<Self, RangeInclusive<u64>> {
+        let least = (4 * OWN_BYTES).max(2 * (OWN_BYTES + inbox_bytes.unwrap_or(0)));
+        let possible = least..=Self::BYTES_MAX;
+        if !possible.contains(&bytes) {
+            return Err(possible);
         }
         let buffer_bytes = (bytes / 4).min(WAITING_BYTES_MAX);
         let inbox_bytes = inbox_bytes.unwrap_or(buffer_bytes);
@@ -63,9 +69,11 @@ mod tests {
     fn the_parts_are_the_whole_and_the_caches_have_a_quarter_and_more() {
         let given = [None, Some(MIB), Some(64 * MIB), Some(16 * 1024 * MIB)];
         for inbox_bytes in given {
-            let least = Memory::shared_out(0, inbox_bytes).unwrap_err();
-            assert_eq!(Memory::shared_out(least - 1, inbox_bytes), Err(least));
-            for bytes in [least, least + 1, 3 * least, 1 << 40] {
+            let possible = Memory::shared_out(0, inbox_bytes).unwrap_err();
+            let (least, most) = (*possible.start(), *possible.end());
+            assert_eq!(Memory::shared_out(least - 1, inbox_bytes), Err(possible.clone()));
+            assert_eq!(Memory::shared_out(most + 1, inbox_bytes), Err(possible));
+            for bytes in [least, least + 1, 3 * least, most] {
                 let memory = Memory::shared_out(bytes, inbox_bytes).unwrap();
                 let caches = memory.block_bytes + memory.object_bytes;
                 let parts = OWN_BYTES as usize + memory.inbox_bytes + memory.buffer_bytes + caches;

@@ -105,7 +105,7 @@ metrics! {
     Gauge STORE_SLOWED = "quorate_storage_slowed" [], "1 while the database slows or stops writes until compactions have caught up.";
     Gauge CACHE_BYTES = "quorate_cache_bytes" [], "Blocks of files that the cache holds.";
     Gauge CACHE_BYTES_MAX = "quorate_cache_bytes_max" [], "How much the cache may hold.";
-    Gauge OBJECT_CACHE_BYTES = "quorate_object_cache_bytes" [], "Objects that were read or written not long ago, held in memory.";
+    Gauge OBJECT_CACHE_BYTES = "quorate_object_cache_bytes" [], "Objects that were written not long ago, or read more than once, held in memory.";
     Gauge OBJECT_CACHE_BYTES_MAX = "quorate_object_cache_bytes_max" [], "How much of them may be held.";
     Gauge RESIDENT = "quorate_resident_bytes" [], "Memory that the process has resident.";
     Gauge RESIDENT_MAX = "quorate_resident_bytes_max" [], "How much of that it is configured to take.";

@@ -19,10 +19,11 @@ use std::sync::{Arc, OnceLock};
 
 type Database = DBWithThreadMode<MultiThreaded>;
 
-/// Of the memory for rows that are not yet in a file, what one buffer has, about; three of each table may wait to be written out.
-const TABLE_BUFFERS: usize = 4;
+/// One buffer has about this part, a quarter, of the memory for rows that are not yet in a file. Three of each table may wait to be
+/// written out.
+const BUFFER_PART: usize = 4;
 /// How far the buffers of different nodes are apart, of the length of one.
-const TABLE_BUFFER_SPREAD: f64 = 0.6;
+const BUFFER_SPREAD: f64 = 0.6;
 /// Log files are kept until what is in them is in table files; over this the oldest are written out.
 const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// RocksDB's own log about itself.
@@ -32,9 +33,9 @@ const INFO_LOGS: usize = 2;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 /// Of filters and indexes, each part. Larger ones are fewer to be looked for, and more is read for one that is not in memory.
 const INDEX_PART_BYTES: usize = 16 * 1024;
-/// Where blocks are cut. The cache has a table of fixed length, with a place for each of so long blocks.
+/// Where blocks are cut. The cache has a table of fixed length, with one to three places for each of so long blocks.
 const BLOCK_BYTES: usize = 4 * 1024;
-/// Of a buffer for objects, the part that is a filter over their keys: some 25 bits for each of short objects.
+/// Of a buffer for objects, the part that is a filter over their keys: some 20 bits for each of 2^16 rows.
 const BUFFER_FILTER_SHARE: f64 = 0.01;
 const BACKGROUND_JOBS: i32 = 2;
 /// How fast table files may be written: RocksDB finds the pace that is needed between a twentieth of this and this
@@ -152,12 +153,6 @@ impl RocksStorage {
         self.property(Table::Objects, "rocksdb.estimate-num-keys")
     }
 
-    /// Bytes that the database holds in memory: buffers of rows not yet in files, and what is cached.
-    pub fn memory_bytes(&self) -> u64 {
-        let buffers: u64 = Table::ALL.into_iter().map(|t| self.property(t, "rocksdb.cur-size-all-mem-tables")).sum();
-        buffers + self.property(Table::Objects, "rocksdb.block-cache-usage") + self.recent.bytes()
-    }
-
     /// How the database is doing, over all tables.
     pub fn health(&self) -> Health {
         let sum = |property: &str| Table::ALL.into_iter().map(|table| self.property(table, property)).sum();
@@ -201,7 +196,10 @@ impl Read for RocksStorage {
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], bytes_max: usize) -> Result<Rows, StorageError> {
-        self.rows(table, ReadOptions::default(), (from, to), bytes_max)
+        let mut options = ReadOptions::default();
+        // Whoever lists or copies objects reads each block once: the blocks of those who read by key are not to go for it.
+        options.fill_cache(table != Table::Objects);
+        self.rows(table, options, (from, to), bytes_max)
     }
 
     /// To know what was cut, RocksDB puts all cuts that are in memory in order, anew after each one: of 10^4 that is
@@ -349,9 +347,9 @@ pub fn database_options(mode: Mode, memory: &Memory) -> Options {
 
 /// The owners of a key fill their buffers at one pace. Were these of one length, they would all write them out at the same
 /// moment, and every quorum would wait for nodes that are busy with it. The golden ratio keeps any few numbers apart.
-fn buffer_bytes(node: NodeId, memory: &Memory) -> usize {
+fn one_buffer_bytes(node: NodeId, memory: &Memory) -> usize {
     let place = (f64::from(node.0) * 0.618_033_988_749_895).fract();
-    ((memory.buffer_bytes / TABLE_BUFFERS) as f64 * (1.0 + TABLE_BUFFER_SPREAD * (place - 0.5))) as usize
+    ((memory.buffer_bytes / BUFFER_PART) as f64 * (1.0 + BUFFER_SPREAD * (place - 0.5))) as usize
 }
 
 /// Not the usual cache: what a get took longest for, of many keys, was that one's table and its list of what was used last
@@ -387,7 +385,7 @@ pub fn table_options(table: Table, node: NodeId, memory: &Memory, cache: &Cache)
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(length));
     }
     options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(buffer_bytes(node, memory));
+    options.set_write_buffer_size(one_buffer_bytes(node, memory));
     options.set_max_write_buffer_number(3);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);

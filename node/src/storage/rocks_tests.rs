@@ -36,9 +36,9 @@ fn what_was_committed_with_sync_is_there_after_reopening() {
 
 #[test]
 fn neighbours_do_not_write_their_buffers_out_at_one_moment() {
-    let mut lengths: Vec<usize> = (1..=5).map(|node| buffer_bytes(NodeId(node), &memory())).collect();
+    let mut lengths: Vec<usize> = (1..=5).map(|node| one_buffer_bytes(NodeId(node), &memory())).collect();
     lengths.sort_unstable();
-    let usual = memory().buffer_bytes / TABLE_BUFFERS;
+    let usual = memory().buffer_bytes / BUFFER_PART;
     let apart = lengths.windows(2).map(|two| two[1] - two[0]).min().unwrap();
     assert!(apart > usual / 20, "{lengths:?}");
     assert!(lengths.iter().all(|length| length.abs_diff(usual) <= usual * 3 / 10));
@@ -47,7 +47,7 @@ fn neighbours_do_not_write_their_buffers_out_at_one_moment() {
     let options = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let options = options.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS"));
     let text: String = options.map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    let said = format!("  write_buffer_size={}\n", buffer_bytes(NODE, &memory()));
+    let said = format!("  write_buffer_size={}\n", one_buffer_bytes(NODE, &memory()));
     assert!(text.matches(&said).count() >= Table::ALL.len(), "RocksDB has it for each table");
 }
 
@@ -304,6 +304,10 @@ proptest! {
                     let want = model.get(&(table, key.clone())).map(|value| Bytes::from(value.clone()));
                     prop_assert_eq!(on_disk.get(table, &key).unwrap(), want.clone());
                     prop_assert_eq!(memory.get(table, &key).unwrap(), want);
+                    // What RocksDB itself says, from its buffers and files.
+                    let uncached = RocksStorage { recent: Arc::new(Recent::new(0)), ..on_disk.inner().clone() };
+                    let want = committed.get(&(table, key.clone())).map(|value| Bytes::from(value.clone()));
+                    prop_assert_eq!(uncached.get(table, &key).unwrap(), want);
                 }
                 Step::Scan(table, from, to, max) => {
                     let (from, to) = (key_of(from), end_of(to));
